@@ -1,0 +1,288 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Of is a record whose event has a known type.
+type Of[E Event] struct {
+	Index  uint64
+	Digest Digest
+	At     time.Time
+	Event  E
+}
+
+// Job is all that the log says about one job.
+type Job struct {
+	Offered    Of[Offered]
+	Authorized *Of[Authorized]
+	Denied     *Of[Denied]
+	Reported   *Of[Reported]
+	Concluded  *Of[Concluded]
+	Cancelled  *Of[Cancelled]
+	// Runner is the runner that started this job.
+	Runner Name
+	// Spent counts the runners made for this job that ended without any job.
+	Spent int
+}
+
+// Runner is all that the log says about one runner and its host.
+type Runner struct {
+	Claimed    Of[Claimed]
+	Bound      *Of[Bound]
+	Released   *Of[Released]
+	Started    *Of[Started]
+	Refused    *Of[Refused]
+	Retired    *Of[Retired]
+	Completed  *Of[Completed]
+	Cancelled  *Of[Cancelled]
+	Teardown   *Of[Teardown]
+	Overdue    *Of[Overdue]
+	Terminated *Of[Terminated]
+	Sealed     *Of[Sealed]
+}
+
+// Name is the runner's name.
+func (r *Runner) Name() Name { return r.Claimed.Event.Runner }
+
+// Ended is when it was decided that no job runs here any more, and whether it
+// was: completed, refused or retired.
+func (r *Runner) Ended() (time.Time, bool) {
+	switch {
+	case r.Refused != nil:
+		return r.Refused.At, true
+	case r.Retired != nil:
+		return r.Retired.At, true
+	case r.Completed != nil:
+		return r.Completed.At, true
+	}
+	return time.Time{}, false
+}
+
+// Phase names where the runner is in its life: the last thing recorded of it.
+func (r *Runner) Phase() Kind {
+	switch {
+	case r.Sealed != nil:
+		return KindSealed
+	case r.Terminated != nil:
+		return KindTerminated
+	case r.Teardown != nil:
+		return KindTeardown
+	case r.Refused != nil:
+		return KindRefused
+	case r.Retired != nil:
+		return KindRetired
+	case r.Completed != nil:
+		return KindCompleted
+	case r.Started != nil:
+		return KindStarted
+	case r.Released != nil:
+		return KindReleased
+	case r.Bound != nil:
+		return KindBound
+	}
+	return KindClaimed
+}
+
+// Phase names where the job is: the last thing recorded of it.
+func (j *Job) Phase() Kind {
+	switch {
+	case j.Concluded != nil:
+		return KindConcluded
+	case j.Runner != "":
+		return KindStarted
+	case j.Denied != nil:
+		return KindDenied
+	case j.Authorized != nil:
+		return KindAuthorized
+	}
+	return KindOffered
+}
+
+// waiting says that the job is authorized and still wants a runner.
+func (j *Job) waiting() bool {
+	return j.Authorized != nil && j.Runner == "" && j.Concluded == nil
+}
+
+// idle says that the runner could still take a job.
+func (r *Runner) idle() bool {
+	_, ended := r.Ended()
+	return !ended && r.Started == nil
+}
+
+// Head is the newest record of a chain.
+type Head struct {
+	Count   uint64
+	Digest  Digest
+	Indexes []uint64
+}
+
+// State is the fold of the log. The zero value is not ready; use [NewState].
+// It is not safe for concurrent use.
+type State struct {
+	Jobs    map[JobID]*Job
+	Runners map[Name]*Runner
+	Chains  map[Chain]Head
+	// Hosts remembers every host ever claimed, by instance id, node UID and
+	// boot id, for the life of the log.
+	Hosts map[string]Name
+	// Frozen is the freeze in force, if any.
+	Frozen *Of[Frozen]
+	Opened *Of[Opened]
+	// Size is the number of records folded, LastAt the time of the last.
+	Size   uint64
+	LastAt time.Time
+}
+
+// NewState is the state of an empty log.
+func NewState() *State {
+	return &State{
+		Jobs:    map[JobID]*Job{},
+		Runners: map[Name]*Runner{},
+		Chains:  map[Chain]Head{},
+		Hosts:   map[string]Name{},
+	}
+}
+
+// ErrRecorded says that the log already holds this fact. A caller that is
+// told so has nothing left to do: redelivery is a no-op.
+var ErrRecorded = errors.New("already recorded")
+
+// Violation says that an event would break an invariant of DESIGN. The daemon
+// never writes such an event; the verifier reports one that stands in a log.
+type Violation struct {
+	// Invariant is the number of the invariant, Rule its code in documents.
+	Invariant int
+	Rule      string
+	Chain     Chain
+	Detail    string
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("invariant %d (%s) broken by %s: %s", v.Invariant, v.Rule, v.Chain, v.Detail)
+}
+
+// Apply folds the next record. It returns what [State.Check] returns and then
+// leaves the state as it was; it also refuses a record out of sequence.
+func (s *State) Apply(rec Record) error {
+	if rec.Index != s.Size {
+		return &Violation{7, "sequence", rec.Event.Chain(), fmt.Sprintf("record %d follows record %d", rec.Index, s.Size)}
+	}
+	if err := s.Check(rec.Event, rec.At); err != nil {
+		return err
+	}
+	s.fold(rec)
+	head := s.Chains[rec.Event.Chain()]
+	head.Count++
+	head.Digest = rec.Digest
+	head.Indexes = append(head.Indexes, rec.Index)
+	s.Chains[rec.Event.Chain()] = head
+	s.Size++
+	s.LastAt = rec.At
+	return nil
+}
+
+func of[E Event](rec Record, e E) *Of[E] {
+	return &Of[E]{rec.Index, rec.Digest, rec.At, e}
+}
+
+func (s *State) fold(rec Record) {
+	switch e := rec.Event.(type) {
+	case Opened:
+		s.Opened = of(rec, e)
+	case Heartbeat, Gap:
+	case Frozen:
+		s.Frozen = of(rec, e)
+	case Unfrozen:
+		s.Frozen = nil
+	case Offered:
+		// A job that was given back to the queue is offered, and decided, anew.
+		spent := 0
+		if old := s.Jobs[e.Job]; old != nil {
+			spent = old.Spent
+		}
+		s.Jobs[e.Job] = &Job{Offered: *of(rec, e), Spent: spent}
+	case Authorized:
+		s.Jobs[e.Job].Authorized = of(rec, e)
+	case Denied:
+		s.Jobs[e.Job].Denied = of(rec, e)
+	case Reported:
+		s.Jobs[e.Job].Reported = of(rec, e)
+	case Concluded:
+		s.Jobs[e.Job].Concluded = of(rec, e)
+	default:
+		s.foldRunner(rec)
+	}
+}
+
+func (s *State) foldRunner(rec Record) {
+	switch e := rec.Event.(type) {
+	case Claimed:
+		s.Runners[e.Runner] = &Runner{Claimed: *of(rec, e)}
+		for _, key := range hostKeys(e.Host) {
+			s.Hosts[key] = e.Runner
+		}
+	case Bound:
+		s.Runners[e.Runner].Bound = of(rec, e)
+	case Released:
+		s.Runners[e.Runner].Released = of(rec, e)
+	case Started:
+		s.Runners[e.Runner].Started = of(rec, e)
+		s.Jobs[e.Job].Runner = e.Runner
+	case Refused:
+		s.Runners[e.Runner].Refused = of(rec, e)
+	case Retired:
+		r := s.Runners[e.Runner]
+		r.Retired = of(rec, e)
+		if job := s.Jobs[r.Claimed.Event.Cause]; job != nil && r.Started == nil && spends(e.Cause) {
+			job.Spent++
+		}
+	case Completed:
+		s.Runners[e.Runner].Completed = of(rec, e)
+	case Cancelled:
+		if e.Runner != "" {
+			s.Runners[e.Runner].Cancelled = of(rec, e)
+		} else {
+			s.Jobs[e.Job].Cancelled = of(rec, e)
+		}
+	case Teardown:
+		s.Runners[e.Runner].Teardown = of(rec, e)
+	case Overdue:
+		s.Runners[e.Runner].Overdue = of(rec, e)
+	case Terminated:
+		s.Runners[e.Runner].Terminated = of(rec, e)
+	case Sealed:
+		s.Runners[e.Runner].Sealed = of(rec, e)
+	}
+}
+
+// spends says whether a retirement counts against the job that the runner was
+// made for: it does when the host or its pod failed, not when nobody came.
+func spends(c Cause) bool {
+	switch c {
+	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed:
+		return true
+	}
+	return false
+}
+
+// hostKeys are the names under which a host must never be seen again.
+func hostKeys(h Host) []string {
+	keys := []string{"instance/" + h.InstanceID, "node/" + h.NodeUID}
+	if h.BootID != "" {
+		keys = append(keys, "boot/"+h.BootID)
+	}
+	return keys
+}
+
+// UsedBy is the runner that a host once served, by any of its names.
+func (s *State) UsedBy(h Host) (Name, bool) {
+	for _, key := range hostKeys(h) {
+		if name, ok := s.Hosts[key]; ok {
+			return name, true
+		}
+	}
+	return "", false
+}

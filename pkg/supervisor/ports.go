@@ -1,0 +1,204 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// The ports are declared here, where they are used; adapters implement them
+// and never import each other. Every call takes a context with a deadline, may
+// be repeated after any failure, and says "I do not know" with an error: no
+// adapter turns a failed question into a no.
+
+// Errors that a caller branches on. Adapters wrap them.
+var (
+	// ErrRegistrationExists: the name is registered already.
+	ErrRegistrationExists = errors.New("a runner of this name is registered already")
+	// ErrJobStillRunning: GitHub refuses to remove a runner whose job's lease is alive.
+	ErrJobStillRunning = errors.New("the runner's job is still running")
+	// ErrConflict: somebody else changed the object first, such as a node that
+	// another claim took.
+	ErrConflict = errors.New("changed by somebody else")
+	// ErrTokenRejected: the token is not genuine, expired, or for another audience.
+	ErrTokenRejected = errors.New("token rejected")
+	// ErrFenced: another writer owns the log. The daemon must end at once.
+	ErrFenced = errors.New("another writer appended to the log")
+)
+
+// Ledger is the append-only log.
+type Ledger interface {
+	// Append makes the event durable and write-once, then returns its record.
+	// On any error the event may or may not be in the log: the caller must
+	// not append again before [Ledger.Recover] has said which. It returns
+	// ErrFenced when another writer holds the place; that is final.
+	// It must not be called concurrently.
+	Append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error)
+	// Recover returns the records that are durable beyond those that Append
+	// or Recover returned before, and finishes what a crash left half done.
+	Recover(ctx context.Context) ([]runner.Record, error)
+	// PutBlob stores an attachment under its digest, durably. Storing the
+	// same bytes again is not an error.
+	PutBlob(ctx context.Context, b []byte) (runner.Digest, error)
+}
+
+// Message is what GitHub's queue said at once. Events are in the order in
+// which they must be recorded.
+type Message struct {
+	ID         int64
+	Events     []runner.Event // Offered, Reported, Concluded
+	Statistics Statistics
+}
+
+// Statistics are GitHub's own counters of the scale set.
+type Statistics struct {
+	Available, Acquired, Assigned, Running int
+	Registered, Busy, Idle                 int
+}
+
+// Queue is GitHub's message queue of one scale set.
+type Queue interface {
+	// Run polls until the context ends. It calls observe for every message and
+	// acknowledges the message only after observe returned nil; otherwise the
+	// message comes again. capacity is asked before each poll; 0 means that no
+	// new job is wanted. Session conflict, expiry and every other passing
+	// fault are survived and shown in Health. It returns only the context's
+	// cause.
+	Run(ctx context.Context, capacity func() int, observe func(context.Context, Message) error) error
+	// Health says how the listening goes. It is safe for concurrent use.
+	Health() QueueHealth
+}
+
+// QueueHealth is the state of the message session.
+type QueueHealth struct {
+	Session    string    // "none", "conflict", "open"
+	SessionAge time.Time // since when the session has been in this state
+	LastPoll   time.Time // when a poll last succeeded, zero if never
+	LastID     int64
+	LastError  string
+	ScaleSetID int64
+	Statistics Statistics
+}
+
+// Registrar makes and removes just-in-time registrations of the scale set. It
+// is safe for concurrent use.
+type Registrar interface {
+	// Register generates a JIT config for a new runner of this name. It
+	// returns ErrRegistrationExists when the name is taken, possibly by an
+	// earlier call whose answer was lost.
+	Register(ctx context.Context, name runner.Name) (Registration, error)
+	// Registered says whether a runner of this name is registered.
+	Registered(ctx context.Context, name runner.Name) (bool, error)
+	// Deregister removes the registration; a runner that is not registered is
+	// a success. It returns ErrJobStillRunning while GitHub holds the lease.
+	Deregister(ctx context.Context, name runner.Name) error
+}
+
+// Registration is a just-in-time runner. JITConfig is a credential: it goes to
+// the bound pod and nowhere else.
+type Registration struct {
+	RunnerID, ScaleSetID int64
+	JITConfig            Secret
+}
+
+// Secret is a value that no printer opens.
+type Secret struct{ value *string }
+
+// NewSecret hides s.
+func NewSecret(s string) Secret { return Secret{&s} }
+
+// Reveal is the hidden value.
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+// String, GoString and MarshalText keep the value out of logs and documents.
+func (Secret) String() string               { return "[secret]" }
+func (Secret) GoString() string             { return "[secret]" }
+func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
+
+// GitHub answers what we ask of GitHub's REST API. It is safe for concurrent use.
+type GitHub interface {
+	// Facts gathers what the policy needs to know about an offered job. An
+	// error means that something stays unknown; it is never a denial.
+	Facts(ctx context.Context, job runner.Offered) (runner.Facts, error)
+	// CancelRun asks to cancel a run; one that is already over is a success.
+	CancelRun(ctx context.Context, repository string, runID int64) error
+}
+
+// Identity verifies tokens that GitHub signed for a job.
+type Identity interface {
+	// Verify checks signature, issuer, audience and lifetime at this time. It
+	// returns ErrTokenRejected when the token is bad, another error when that
+	// could not be found out.
+	Verify(ctx context.Context, token, audience string, now time.Time) (runner.Claims, error)
+}
+
+// Policy decides. It is deterministic: input, bundle and time give the verdict.
+type Policy interface {
+	// Digest names the bundle in force.
+	Digest() runner.Digest
+	// Evaluate returns the sorted reasons against; none means allowed. An
+	// error means that no verdict could be had and counts as a refusal.
+	Evaluate(ctx context.Context, in runner.Question, now time.Time) ([]string, error)
+}
+
+// Cluster is the Kubernetes API as far as runners need it. It is safe for
+// concurrent use.
+type Cluster interface {
+	// Nodes lists the nodes that carry the pool's label.
+	Nodes(ctx context.Context) ([]runner.Node, error)
+	// ClaimNode cordons and taints the node and writes the runner's name on
+	// it, guarded by the node's UID and resource version. Claiming again for
+	// the same runner is a success, for another ErrConflict. There is no way
+	// back: a claimed node never serves again.
+	ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error
+	// EnsurePod creates the runner's pod if it does not exist. A pod that
+	// exists under the name but for another audience or node is ErrConflict.
+	EnsurePod(ctx context.Context, spec PodSpec) error
+	// Pod says how the runner's pod is; PodGone is a positive answer.
+	Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
+	// DeletePod deletes the pod; one that is gone is a success. Grace 0 kills.
+	DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error
+	// DeleteNode deletes the node object if it still is the one with this UID.
+	DeleteNode(ctx context.Context, name, uid string) error
+	// NodeGone says whether no node of this name and UID exists.
+	NodeGone(ctx context.Context, name, uid string) (bool, error)
+	// Review asks the cluster whose token this is, for this audience.
+	// It returns ErrTokenRejected when the cluster does not vouch for it.
+	Review(ctx context.Context, token, audience string) (runner.PodIdentity, error)
+	// Event shows a decision on the pod and node with kubectl. It never
+	// blocks and never fails the caller.
+	Event(name runner.Name, node, reason, note string)
+}
+
+// PodSpec is what varies between runner pods.
+type PodSpec struct {
+	Runner     runner.Name
+	NodeName   string
+	Authorized runner.Digest // the audience of the pod's claim token
+	Cause      runner.JobID
+	Repository string
+	RunID      int64
+	RunAttempt int64
+	JobTTL     time.Duration // becomes activeDeadlineSeconds
+}
+
+// Hosts is the cloud that owns the hosts. It is safe for concurrent use.
+type Hosts interface {
+	// Describe says what the cloud knows of these instances. An instance that
+	// is missing from the answer is not known to the cloud.
+	Describe(ctx context.Context, ids []string) (map[string]runner.Instance, error)
+	// Terminate asks to end the instance; one that is ending is a success.
+	Terminate(ctx context.Context, id string) (TerminateReceipt, error)
+	// VolumesGone says which of these volumes no longer exist.
+	VolumesGone(ctx context.Context, ids []string) ([]string, error)
+}
+
+// TerminateReceipt joins our request with the cloud's audit trail.
+type TerminateReceipt struct{ RequestID, ActivityID string }

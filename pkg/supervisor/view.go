@@ -1,0 +1,88 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// View is what the status endpoint shows: a copy, taken at one moment.
+type View struct {
+	Now       time.Time     `json:"now"`
+	Version   string        `json:"version"`
+	StartedAt time.Time     `json:"startedAt"`
+	Leading   bool          `json:"leading"`
+	Checks    []HealthCheck `json:"checks"`
+	// CanDeploy answers on-call's first question; Why lists what speaks against.
+	CanDeploy bool         `json:"canDeploy"`
+	Why       []string     `json:"why"`
+	Frozen    *FreezeView  `json:"frozen,omitempty"`
+	Queue     QueueHealth  `json:"queue"`
+	Ledger    LedgerView   `json:"ledger"`
+	Capacity  int          `json:"capacity"`
+	Max       int          `json:"maxRunners"`
+	Jobs      []JobView    `json:"jobs"`
+	Runners   []RunnerView `json:"runners"`
+	Hosts     []HostView   `json:"hosts"`
+}
+
+// HealthCheck is one condition of readiness.
+type HealthCheck struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// FreezeView is the freeze in force.
+type FreezeView struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// LedgerView is the state of the log.
+type LedgerView struct {
+	Size      uint64    `json:"size"`
+	Head      string    `json:"head"`
+	LastAt    time.Time `json:"lastAt"`
+	LastError string    `json:"lastError,omitempty"`
+}
+
+// JobView is a job for a reader. Finished jobs stay until they are older than
+// the configured history.
+type JobView struct {
+	ID         runner.JobID  `json:"id"`
+	Repository string        `json:"repository"`
+	RunID      int64         `json:"runId"`
+	URL        string        `json:"url"`
+	Phase      runner.Kind   `json:"phase"`
+	Since      time.Time     `json:"since"`
+	Runner     runner.Name   `json:"runner,omitempty"`
+	Result     runner.Result `json:"result,omitempty"`
+	// Reasons say why it was denied or refused, Problem why it does not move.
+	Reasons []string `json:"reasons,omitempty"`
+	Problem string   `json:"problem,omitempty"`
+}
+
+// RunnerView is a runner and its host for a reader.
+type RunnerView struct {
+	Name     runner.Name    `json:"name"`
+	Phase    runner.Kind    `json:"phase"`
+	Since    time.Time      `json:"since"`
+	Instance string         `json:"instance"`
+	Node     string         `json:"node"`
+	Job      runner.JobID   `json:"job,omitempty"`
+	Cause    runner.JobID   `json:"cause"`
+	Outcome  string         `json:"outcome,omitempty"`
+	Overdue  bool           `json:"overdue"`
+	Pending  []runner.Stage `json:"pending,omitempty"`
+	Problem  string         `json:"problem,omitempty"`
+}
+
+// HostView is a node of the pool that serves nothing yet.
+type HostView struct {
+	Node     string         `json:"node"`
+	Instance string         `json:"instance"`
+	Vetted   bool           `json:"vetted"`
+	Failing  []runner.Check `json:"failing,omitempty"`
+}
