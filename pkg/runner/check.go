@@ -16,9 +16,17 @@ func (s *State) Check(e Event, at time.Time) error {
 	if at.Before(s.LastAt) {
 		return v.breaks(8, "clock", "recorded at %s, before the last record at %s", stamp(at), stamp(s.LastAt))
 	}
+	if err := s.checkPlace(v, e); err != nil {
+		return err
+	}
 	if err := Validate(e); err != nil {
 		return v.breaks(9, "closed-fields", "%v", err)
 	}
+	return nil
+}
+
+// checkPlace says whether the event has its place after what is recorded.
+func (s *State) checkPlace(v verdict, e Event) error {
 	switch e := e.(type) {
 	case Opened, Heartbeat, Gap, Frozen, Unfrozen:
 		return nil
@@ -56,7 +64,7 @@ func (s *State) checkOffered(e Offered) error {
 	}
 	// GitHub takes back a job that found no runner and assigns it again under
 	// the same id; anything else is a redelivery.
-	requeued := job.Concluded != nil && job.Runner == "" && e.MessageID > job.Concluded.Event.MessageID
+	requeued := !e.Implied && job.Concluded != nil && job.Runner == "" && e.MessageID > job.Concluded.Event.MessageID
 	if !requeued {
 		return ErrRecorded
 	}
@@ -122,8 +130,8 @@ func (s *State) checkCancelled(v verdict, e Cancelled) error {
 	if e.Runner == "" {
 		job := s.Jobs[e.Job]
 		switch {
-		case job == nil || job.Denied == nil:
-			return v.breaks(3, "cancelled", "a job that was not denied was cancelled")
+		case job == nil || job.Denied == nil && !s.foreign(job):
+			return v.breaks(3, "cancelled", "a job that was neither denied nor on a foreign runner was cancelled")
 		case job.Cancelled != nil:
 			return ErrRecorded
 		}
@@ -322,13 +330,22 @@ func checkTeardown(v verdict, r *Runner, e Teardown) error {
 	case e.InstanceID != r.Claimed.Event.Host.InstanceID:
 		return v.breaks(4, "other-host", "teardown of %s, claimed was %s", e.InstanceID, r.Claimed.Event.Host.InstanceID)
 	}
+	for _, vol := range r.Claimed.Event.Host.Volumes {
+		if !slices.Contains(e.Volumes, vol) {
+			return v.breaks(4, "volume-forgotten", "volume %s was attached when the host was claimed and is not to be watched", vol)
+		}
+	}
 	return nil
 }
 
 func checkOverdue(v verdict, r *Runner) error {
-	switch {
-	case r == nil:
+	if r == nil {
 		return v.breaks(4, "not-ended", "overdue without a claimed host")
+	}
+	_, ended := r.Ended()
+	switch {
+	case !ended:
+		return v.breaks(4, "not-ended", "overdue before the runner ended")
 	case r.Overdue != nil || r.Terminated != nil:
 		return ErrRecorded
 	}

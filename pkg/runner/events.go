@@ -109,6 +109,9 @@ type Offered struct {
 	QueuedAt        time.Time `json:"queuedAt,omitzero"`
 	MessageID       int64     `json:"messageId,string"`
 	RunnerRequestID int64     `json:"runnerRequestId,string"`
+	// Implied says that a later message named the job before, or instead of,
+	// its assignment. Only an assignment can give a job back to us.
+	Implied bool `json:"implied"`
 }
 
 // Decision is what the policy said, and all that is needed to ask it again:
@@ -216,6 +219,7 @@ type Host struct {
 	OSImage      string    `json:"osImage,omitempty" pat:"os,opt"`
 	Kubelet      string    `json:"kubelet,omitempty" pat:"gitver,opt"`
 	Assurance    Assurance `json:"assurance" pat:"word"`
+	Volumes      []string  `json:"volumes,omitempty" pat:"word"`
 	Checks       []Check   `json:"checks"`
 }
 
@@ -285,7 +289,7 @@ const (
 	CausePodFailed        Cause = "pod-failed"        // the pod ended without a job
 	CauseHookMissing      Cause = "hook-missing"      // GitHub says a job runs; the hook never asked
 	CauseJobDeadline      Cause = "job-deadline"      // the job ran longer than allowed
-	CauseOperator         Cause = "operator"          // killed by on-call
+	CauseHostLost         Cause = "host-lost"         // somebody else took or replaced the node
 )
 
 // Retired ends a runner that no job ran on to its end.

@@ -72,7 +72,7 @@ type Facts struct {
 	Event           string       `json:"event" pat:"word"`
 	Ref             string       `json:"ref" pat:"gitref,opt"`
 	HeadSHA         string       `json:"headSha" pat:"sha"`
-	WorkflowPath    string       `json:"workflowPath" pat:"word"`
+	WorkflowPath    string       `json:"workflowPath" pat:"path"`
 	JobWorkflow     Workflow     `json:"jobWorkflow"`
 	Actor           Person       `json:"actor"`
 	TriggeringActor Person       `json:"triggeringActor"`

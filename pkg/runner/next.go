@@ -121,7 +121,7 @@ func (p *planner) runner(r *Runner) {
 	if r.Terminated == nil {
 		p.open++
 	}
-	if r.idle() {
+	if r.idle() && p.reportedOn(name) == nil {
 		p.idle++
 	}
 	ended, isEnded := r.Ended()
@@ -161,10 +161,26 @@ func (p *planner) mustCancel(r *Runner) bool {
 	if r.Cancelled != nil {
 		return false
 	}
-	if r.Refused != nil && r.Refused.Event.Claims != nil {
-		return true
+	_, _, known := p.RunOn(r.Name())
+	return known && r.Completed == nil
+}
+
+// RunOn is the workflow run that holds this runner according to a job's own
+// token or, where none was shown, to GitHub.
+func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
+	r := s.Runners[name]
+	switch {
+	case r == nil:
+	case r.Refused != nil && r.Refused.Event.Claims != nil:
+		return r.Refused.Event.Claims.Repository, r.Refused.Event.Claims.RunID, true
+	case r.Started != nil:
+		return r.Started.Event.Claims.Repository, r.Started.Event.Claims.RunID, true
+	default:
+		if j := s.reportedOn(name); j != nil {
+			return j.Offered.Event.Repository, j.Offered.Event.RunID, true
+		}
 	}
-	return r.Retired != nil && r.Started != nil
+	return "", 0, false
 }
 
 // seal waits a little for GitHub's result, so that the statement carries it.
@@ -181,7 +197,7 @@ func (p *planner) seal(r *Runner) {
 func (p *planner) job(id JobID, j *Job) {
 	switch {
 	case j.Concluded != nil:
-	case j.Denied != nil:
+	case j.Denied != nil || p.foreign(j):
 		if j.Cancelled == nil {
 			p.add(Task{Kind: TaskCancel, Job: id})
 		}
@@ -270,7 +286,7 @@ func (p *planner) surplus() {
 		if !r.idle() || r.Released == nil || !p.due(r.Released.At, p.lim.SurplusGrace) {
 			continue
 		}
-		if p.reported(name) || p.undecided() {
+		if p.reportedOn(name) != nil || p.undecided() {
 			continue
 		}
 		p.drop(name)
@@ -278,13 +294,15 @@ func (p *planner) surplus() {
 	}
 }
 
-func (p *planner) reported(name Name) bool {
-	for _, j := range p.Jobs {
-		if j.Reported != nil && j.Concluded == nil && j.Reported.Event.Runner == name {
-			return true
+// reportedOn is a job that GitHub says runs on this runner and that has not
+// asked to start, nil if there is none.
+func (s *State) reportedOn(name Name) *Job {
+	for _, j := range s.Jobs {
+		if j.Reported != nil && j.Concluded == nil && j.Runner == "" && j.Reported.Event.Runner == name {
+			return j
 		}
 	}
-	return false
+	return nil
 }
 
 func (p *planner) undecided() bool {

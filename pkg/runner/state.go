@@ -101,9 +101,11 @@ func (j *Job) Phase() Kind {
 	return KindOffered
 }
 
-// waiting says that the job is authorized and still wants a runner.
+// waiting says that the job is authorized and still wants a runner. A job that
+// GitHub says has a runner waits no more, whatever becomes of that runner: it
+// is never given to another.
 func (j *Job) waiting() bool {
-	return j.Authorized != nil && j.Runner == "" && j.Concluded == nil
+	return j.Authorized != nil && j.Runner == "" && j.Reported == nil && j.Concluded == nil
 }
 
 // idle says that the runner could still take a job.
@@ -262,10 +264,15 @@ func (s *State) foldRunner(rec Record) {
 // made for: it does when the host or its pod failed, not when nobody came.
 func spends(c Cause) bool {
 	switch c {
-	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed:
+	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost:
 		return true
 	}
 	return false
+}
+
+// foreign says that GitHub gave the job to a runner that is not ours.
+func (s *State) foreign(j *Job) bool {
+	return j.Reported != nil && s.Runners[j.Reported.Event.Runner] == nil
 }
 
 // hostKeys are the names under which a host must never be seen again.

@@ -31,6 +31,7 @@ var patterns = map[string]*regexp.Regexp{
 	"ip":       regexp.MustCompile(`\A[0-9a-f][0-9a-f.:]{1,44}\z`),
 	"subject":  regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._:/@%=-]{0,255}\z`),
 	"gitver":   regexp.MustCompile(`\Av?[0-9][A-Za-z0-9.+_-]{0,63}\z`),
+	"path":     regexp.MustCompile(`\A[A-Za-z0-9.][A-Za-z0-9._/-]{0,199}\z`),
 	"url":      regexp.MustCompile(`\Ahttps?://[A-Za-z0-9.:_/\[\]-]{1,200}\z`),
 }
 

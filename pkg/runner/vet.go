@@ -133,6 +133,7 @@ func HostOf(n Node, in *Instance, rules VetRules) Host {
 		h.InstanceID, h.AccountID, h.Region, h.Zone = in.ID, in.AccountID, in.Region, in.Zone
 		h.ImageID, h.ImageName, h.InstanceType = in.ImageID, in.ImageName, in.Type
 		h.PrivateIP, h.Subnet, h.LaunchedAt = in.PrivateIP, in.Subnet, in.LaunchedAt
+		h.Volumes = in.Volumes
 		h.Assurance = L1
 	}
 	return h

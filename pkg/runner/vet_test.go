@@ -1,0 +1,97 @@
+package runner_test
+
+import (
+	"regexp"
+	"testing"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+func goodNode() runner.Node {
+	return runner.Node{
+		Name: "ip-10-0-1-2", UID: "uid", BootID: "boot", ProviderID: "aws:///us-east-1a/i-0123456789abcdef0",
+		OSImage: "Bottlerocket OS 1.52.0 (aws-k8s-1.37)", InternalIP: "10.0.1.2", Ready: true,
+		Labels: map[string]string{"stonebridge.io/runner-pool": "hipaa-prod"},
+		Taints: []runner.Taint{{Key: "workload", Value: "hipaa-runner", Effect: "NoSchedule"}},
+	}
+}
+
+func goodInstance() runner.Instance {
+	return runner.Instance{
+		ID: "i-0123456789abcdef0", AccountID: "111122223333", Region: "us-east-1", State: "running",
+		ImageID: "ami-1", ImageName: "bottlerocket-aws-k8s-1.37-x86_64-v1.52.0", ImageOwner: "092701018921", ImageOwnerAlias: "amazon",
+		Subnet: "subnet-1", PrivateIP: "10.0.1.2", HTTPTokens: "required", HopLimit: 1, BootMode: "uefi",
+		Group: "hipaa-prod-runners", Tags: map[string]string{"Compliance": "HIPAA"},
+	}
+}
+
+func vetRules() runner.VetRules {
+	return runner.VetRules{
+		Provider: "aws", Labels: map[string]string{"stonebridge.io/runner-pool": "hipaa-prod"},
+		Taint:    runner.Taint{Key: "workload", Value: "hipaa-runner", Effect: "NoSchedule"},
+		Accounts: []string{"111122223333"}, Regions: []string{"us-east-1"}, Subnets: []string{"subnet-1"},
+		ImageNames: []string{"bottlerocket-aws-k8s-"}, ImageOwners: []string{"amazon"}, BootModes: []string{"uefi"},
+		OSImage: regexp.MustCompile(`^Bottlerocket OS `), Groups: []string{"hipaa-prod-runners"},
+		InstanceTags: map[string]string{"Compliance": "HIPAA"},
+	}
+}
+
+func TestVet(t *testing.T) {
+	node, in := goodNode(), goodInstance()
+	if checks := runner.Vet(node, &in, vetRules()); !runner.Vetted(checks) {
+		t.Fatalf("the good host fails: %v", checks)
+	}
+	if runner.Vetted(nil) {
+		t.Error("Vetted(no checks) = true, want false")
+	}
+	tests := map[string]struct {
+		breakIt func(*runner.Node, *runner.Instance)
+		check   string
+		want    runner.Verdict
+	}{
+		"not ready":                    {func(n *runner.Node, _ *runner.Instance) { n.Ready = false }, "node.ready", runner.Fail},
+		"cordoned by somebody":         {func(n *runner.Node, _ *runner.Instance) { n.Cordoned = true }, "node.uncordoned", runner.Fail},
+		"claimed before":               {func(n *runner.Node, _ *runner.Instance) { n.ClaimedBy = "r1" }, "node.unclaimed", runner.Fail},
+		"no boot id":                   {func(n *runner.Node, _ *runner.Instance) { n.BootID = "" }, "node.bootId", runner.Unknown},
+		"label missing":                {func(n *runner.Node, _ *runner.Instance) { n.Labels = nil }, "node.labels", runner.Fail},
+		"taint of another effect":      {func(n *runner.Node, _ *runner.Instance) { n.Taints[0].Effect = "NoExecute" }, "node.taint", runner.Fail},
+		"another operating system":     {func(n *runner.Node, _ *runner.Instance) { n.OSImage = "Ubuntu 24.04" }, "node.osImage", runner.Fail},
+		"fargate":                      {func(n *runner.Node, _ *runner.Instance) { n.ProviderID = "aws:///us-east-1a/fargate-ip-10" }, "host.providerId", runner.Fail},
+		"another instance answered":    {func(_ *runner.Node, in *runner.Instance) { in.ID = "i-0fffffffffffffff0" }, "host.described", runner.Unknown},
+		"stopping":                     {func(_ *runner.Node, in *runner.Instance) { in.State = "stopping" }, "host.running", runner.Fail},
+		"address of another machine":   {func(_ *runner.Node, in *runner.Instance) { in.PrivateIP = "10.0.9.9" }, "host.address", runner.Fail},
+		"account outside the BAA list": {func(_ *runner.Node, in *runner.Instance) { in.AccountID = "999" }, "host.account", runner.Fail},
+		"region":                       {func(_ *runner.Node, in *runner.Instance) { in.Region = "eu-west-1" }, "host.region", runner.Fail},
+		"public subnet":                {func(_ *runner.Node, in *runner.Instance) { in.Subnet = "subnet-2" }, "host.subnet", runner.Fail},
+		"public address":               {func(_ *runner.Node, in *runner.Instance) { in.PublicIP = "8.8.8.8" }, "host.noPublicIp", runner.Fail},
+		"no group":                     {func(_ *runner.Node, in *runner.Instance) { in.Group = "" }, "host.group", runner.Unknown},
+		"tags":                         {func(_ *runner.Node, in *runner.Instance) { in.Tags = nil }, "host.tags", runner.Fail},
+		"IMDSv1":                       {func(_ *runner.Node, in *runner.Instance) { in.HTTPTokens = "optional" }, "host.imdsv2", runner.Fail},
+		"hop limit 2":                  {func(_ *runner.Node, in *runner.Instance) { in.HopLimit = 2 }, "host.hopLimit", runner.Fail},
+		"legacy boot":                  {func(_ *runner.Node, in *runner.Instance) { in.BootMode = "legacy-bios" }, "host.bootMode", runner.Fail},
+		"image of another family":      {func(_ *runner.Node, in *runner.Instance) { in.ImageName = "ubuntu-24" }, "image.allowed", runner.Fail},
+		"image metadata missing":       {func(_ *runner.Node, in *runner.Instance) { in.ImageName = "" }, "image.allowed", runner.Unknown},
+		"image of somebody":            {func(_ *runner.Node, in *runner.Instance) { in.ImageOwner, in.ImageOwnerAlias = "666", "" }, "image.owner", runner.Fail},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			node, in := goodNode(), goodInstance()
+			tc.breakIt(&node, &in)
+			checks := runner.Vet(node, &in, vetRules())
+			if runner.Vetted(checks) {
+				t.Fatalf("vetted although %s", name)
+			}
+			for _, c := range checks {
+				if c.Name == tc.check && c.Verdict == tc.want {
+					return
+				}
+			}
+			t.Errorf("checks = %v, want %s to say %s", checks, tc.check, tc.want)
+		})
+	}
+	t.Run("the cloud said nothing", func(t *testing.T) {
+		if checks := runner.Vet(goodNode(), nil, vetRules()); runner.Vetted(checks) {
+			t.Errorf("vetted without an instance: %v", checks)
+		}
+	})
+}

@@ -1,0 +1,244 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
+)
+
+// reasonFactsUnknown denies a job about which GitHub could not be asked in time.
+const reasonFactsUnknown = "facts-unknown"
+
+// jobOf is a copy of what the log says about a job.
+func (s *Supervisor) jobOf(ctx context.Context, id runner.JobID) (job runner.Job, err error) {
+	err = s.locked(ctx, func() error {
+		j := s.state.Jobs[id]
+		if j == nil {
+			return fmt.Errorf("job %s is not in the log", id)
+		}
+		job = *j
+		return nil
+	})
+	return job, err
+}
+
+// runnerOf is a copy of what the log says about a runner; nil when nothing.
+func (s *Supervisor) runnerOf(ctx context.Context, name runner.Name) (r *runner.Runner, err error) {
+	err = s.locked(ctx, func() error {
+		if found := s.state.Runners[name]; found != nil {
+			r = new(*found)
+		}
+		return nil
+	})
+	return r, err
+}
+
+// taskDecide gathers facts and asks the policy whether the job may run here.
+// Facts that cannot be had leave the job undecided, never allowed.
+func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, error) {
+	job, err := s.jobOf(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	offered := job.Offered.Event
+	facts, err := s.GitHub.Facts(ctx, offered)
+	if err != nil {
+		return false, fmt.Errorf("gather facts: %w", err)
+	}
+	decision, err := s.decide(ctx, runner.Question{Gate: runner.GateAdmission, Job: &offered, Facts: &facts})
+	if err != nil {
+		return false, err
+	}
+	if decision.Allowed() {
+		err = s.record(ctx, runner.Authorized{Job: id, Facts: facts, Decision: decision})
+	} else {
+		err = s.record(ctx, runner.Denied{Job: id, Repository: offered.Repository, RunID: offered.RunID, Decision: decision})
+	}
+	return err == nil, err
+}
+
+// taskDeny ends a job whose facts stayed unknown for too long.
+func (s *Supervisor) taskDeny(ctx context.Context, id runner.JobID) (bool, error) {
+	job, err := s.jobOf(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	offered := job.Offered.Event
+	decision, err := s.decide(ctx, runner.Question{Gate: runner.GateAdmission, Job: &offered})
+	if err != nil {
+		return false, err
+	}
+	decision.Reasons = withReason(decision.Reasons, reasonFactsUnknown)
+	err = s.record(ctx, runner.Denied{Job: id, Repository: offered.Repository, RunID: offered.RunID, Decision: decision})
+	return err == nil, err
+}
+
+// taskCancel asks GitHub to cancel a run that may not run here, so that the
+// developer sees the end at once and not when a lease runs out.
+func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, error) {
+	e := runner.Cancelled{Job: task.Job, Runner: task.Runner}
+	if task.Runner == "" {
+		job, err := s.jobOf(ctx, task.Job)
+		if err != nil {
+			return false, err
+		}
+		e.Repository, e.RunID = job.Offered.Event.Repository, job.Offered.Event.RunID
+	} else {
+		var known bool
+		err := s.locked(ctx, func() error {
+			e.Repository, e.RunID, known = s.state.RunOn(task.Runner)
+			return nil
+		})
+		if err != nil || !known {
+			return false, err
+		}
+	}
+	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID); err != nil {
+		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
+	}
+	err := s.record(ctx, e)
+	return err == nil, err
+}
+
+// errNoHost says that a job waits for a vetted host.
+var errNoHost = errors.New("no vetted host is ready")
+
+// taskClaim takes one vetted host out of the pool, in the log first.
+func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, error) {
+	hosts, err := s.inventory(ctx)
+	if err != nil {
+		return false, err
+	}
+	name := s.NewName()
+	_, err = s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
+		job := st.Jobs[id]
+		if job == nil || job.Authorized == nil {
+			return nil, fmt.Errorf("job %s is not authorized", id)
+		}
+		for _, h := range hosts {
+			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) {
+				return runner.Claimed{Runner: name, Cause: id, Authorized: job.Authorized.Digest, Host: h}, nil
+			}
+		}
+		return nil, errNoHost
+	})
+	return err == nil, err
+}
+
+// inventory lists the nodes of the pool as hosts with their checks, oldest
+// first, so that a warm host is used before a new one.
+func (s *Supervisor) inventory(ctx context.Context) ([]runner.Host, error) {
+	nodes, err := s.Cluster.Nodes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the pool's nodes: %w", err)
+	}
+	slices.SortFunc(nodes, func(a, b runner.Node) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	var ids []string
+	for _, n := range nodes {
+		if id, ok := n.InstanceID(); ok {
+			ids = append(ids, id)
+		}
+	}
+	instances, err := s.Hosts.Describe(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("describe the pool's instances: %w", err)
+	}
+	hosts := make([]runner.Host, 0, len(nodes))
+	for _, n := range nodes {
+		var known *runner.Instance
+		if id, ok := n.InstanceID(); ok {
+			if in, listed := instances[id]; listed {
+				known = &in
+			}
+		}
+		hosts = append(hosts, runner.HostOf(n, known, s.Rules))
+	}
+	return hosts, nil
+}
+
+// survey keeps the view of waiting hosts fresh for on-call.
+func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
+	hosts, err := s.inventory(ctx)
+	if err != nil {
+		return false, err
+	}
+	views := []HostView{}
+	err = s.locked(ctx, func() error {
+		for _, h := range hosts {
+			if _, used := s.state.UsedBy(h); used {
+				continue
+			}
+			v := HostView{Node: h.NodeName, Instance: h.InstanceID, Vetted: runner.Vetted(h.Checks)}
+			for _, c := range h.Checks {
+				if c.Verdict != runner.Pass {
+					v.Failing = append(v.Failing, c)
+				}
+			}
+			views = append(views, v)
+		}
+		s.hosts.Store(&views)
+		s.publishLocked()
+		return nil
+	})
+	return false, err
+}
+
+// taskLaunch makes the world agree with a claimed record: the node cordoned
+// and marked, the pod pinned to it. A node that somebody else took, or a pod
+// that ended before it presented itself, ends the runner.
+func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, error) {
+	r, err := s.runnerOf(ctx, name)
+	if err != nil || r == nil {
+		return false, err
+	}
+	claimed := r.Claimed.Event
+	err = s.Cluster.ClaimNode(ctx, claimed.Host, name)
+	if errors.Is(err, ErrConflict) {
+		return s.retire(ctx, name, runner.CauseHostLost, "")
+	}
+	if err != nil {
+		return false, fmt.Errorf("claim node %s: %w", claimed.Host.NodeName, err)
+	}
+	spec := PodSpec{
+		Runner: name, NodeName: claimed.Host.NodeName, Authorized: claimed.Authorized,
+		Cause: claimed.Cause, JobTTL: s.Limits.JobTTL,
+	}
+	if job, err := s.jobOf(ctx, claimed.Cause); err == nil && job.Authorized != nil {
+		facts := job.Authorized.Event.Facts
+		spec.Repository, spec.RunID, spec.RunAttempt = facts.Repository, facts.RunID, facts.RunAttempt
+	}
+	err = s.Cluster.EnsurePod(ctx, spec)
+	if errors.Is(err, ErrConflict) {
+		return s.retire(ctx, name, runner.CauseHostLost, "")
+	}
+	if err != nil {
+		return false, fmt.Errorf("create the pod: %w", err)
+	}
+	s.Cluster.Event(name, claimed.Host.NodeName, "Claimed", "host claimed for one runner")
+	pod, err := s.Cluster.Pod(ctx, name)
+	if err != nil {
+		return false, fmt.Errorf("look at the pod: %w", err)
+	}
+	if pod.Phase.Terminal() {
+		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
+	}
+	return false, nil
+}
+
+func (s *Supervisor) retire(ctx context.Context, name runner.Name, cause runner.Cause, podReason string) (bool, error) {
+	err := s.record(ctx, runner.Retired{Runner: name, Cause: cause, PodReason: podReason})
+	if err == nil {
+		s.Logger.Warn("runner retired", zap.String("runner", string(name)), zap.String("cause", string(cause)))
+	}
+	return err == nil, err
+}
+
+func withReason(reasons []string, extra string) []string {
+	out := append(slices.Clone(reasons), extra)
+	slices.Sort(out)
+	return slices.Compact(out)
+}

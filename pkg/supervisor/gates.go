@@ -1,0 +1,368 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
+)
+
+// Reasons that the gates add to those of the policy.
+const (
+	reasonNoToken       = "no-oidc-token"
+	reasonNotAuthorized = "job-not-authorized"
+	reasonRunnerOver    = "runner-over"
+)
+
+// gates lets one caller at a time through for each runner, and remembers since
+// when a job waits at the start gate.
+type gates struct {
+	mu    sync.Mutex
+	inUse map[runner.Name]chan struct{}
+	since map[runner.Name]time.Time
+}
+
+func newGates() *gates {
+	return &gates{inUse: map[runner.Name]chan struct{}{}, since: map[runner.Name]time.Time{}}
+}
+
+// enter waits for the runner's gate; leave must be called after a nil error.
+func (g *gates) enter(ctx context.Context, name runner.Name) (leave func(), err error) {
+	for {
+		g.mu.Lock()
+		busy := g.inUse[name]
+		if busy == nil {
+			done := make(chan struct{})
+			g.inUse[name] = done
+			g.mu.Unlock()
+			return func() {
+				g.mu.Lock()
+				delete(g.inUse, name)
+				g.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		g.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// waitingSince is when this runner's hook first asked without an answer.
+func (g *gates) waitingSince(name runner.Name, now time.Time) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.since[name]; !ok {
+		g.since[name] = now
+	}
+	return g.since[name]
+}
+
+func (g *gates) answered(name runner.Name) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.since, name)
+}
+
+// vouched asks the cluster whose token this is. Only the runner's own pod may
+// speak for the runner; the audience ties the token to the authorized record.
+func (s *Supervisor) vouched(ctx context.Context, name runner.Name, podToken string) (*runner.Runner, runner.PodIdentity, error) {
+	r, err := s.runnerOf(ctx, name)
+	if err != nil {
+		return nil, runner.PodIdentity{}, err
+	}
+	if r == nil {
+		return nil, runner.PodIdentity{}, fmt.Errorf("%w: no runner of this name", ErrTokenRejected)
+	}
+	pod, err := s.Cluster.Review(ctx, podToken, r.Claimed.Event.Authorized.Audience())
+	if err != nil {
+		return nil, runner.PodIdentity{}, fmt.Errorf("review the pod's token: %w", err)
+	}
+	if pod.PodName != string(name) {
+		return nil, runner.PodIdentity{}, fmt.Errorf("%w: the token is of another pod", ErrTokenRejected)
+	}
+	return r, pod, nil
+}
+
+// Claim hands the JIT config to the pod that the cluster vouches for, once.
+// Bound is durable before the config exists, released before it leaves. It
+// returns [ErrTokenRejected], or [ErrConflict] when this runner will never get
+// a config; any other error is worth asking again.
+func (s *Supervisor) Claim(ctx context.Context, name runner.Name, podToken string) (ClaimAnswer, error) {
+	leave, err := s.gate.enter(ctx, name)
+	if err != nil {
+		return ClaimAnswer{}, err
+	}
+	defer leave()
+	r, pod, err := s.vouched(ctx, name, podToken)
+	if err != nil {
+		return ClaimAnswer{}, err
+	}
+	_, ended := r.Ended()
+	switch {
+	case ended:
+		return ClaimAnswer{}, fmt.Errorf("%w: the runner is over", ErrConflict)
+	case r.Released != nil:
+		return ClaimAnswer{}, fmt.Errorf("%w: the config was handed out already", ErrConflict)
+	case s.view.Load().Frozen != nil:
+		return ClaimAnswer{}, errors.New("admission is frozen")
+	case r.Bound != nil && r.Bound.Event.PodUID != pod.PodUID:
+		return ClaimAnswer{}, fmt.Errorf("%w: another pod is bound", ErrConflict)
+	}
+	fresh := r.Bound == nil
+	if fresh {
+		if err := s.bind(ctx, r, pod); err != nil {
+			return ClaimAnswer{}, err
+		}
+		if r, err = s.runnerOf(ctx, name); err != nil {
+			return ClaimAnswer{}, err
+		}
+	}
+	return s.release(ctx, r, fresh)
+}
+
+func (s *Supervisor) bind(ctx context.Context, r *runner.Runner, pod runner.PodIdentity) error {
+	err := s.record(ctx, runner.Bound{
+		Runner: r.Name(), Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount, PodUID: pod.PodUID,
+		NodeName: pod.NodeName, NodeUID: pod.NodeUID, Audience: r.Claimed.Event.Authorized, Token: pod.Token,
+	})
+	if violation, ok := errors.AsType[*runner.Violation](err); ok {
+		s.Logger.Error("a pod may not be bound", zap.String("runner", string(r.Name())), zap.Error(violation))
+		return fmt.Errorf("%w: %w", ErrConflict, violation)
+	}
+	return err
+}
+
+// release generates the JIT config. A name that is registered although no
+// release was recorded had its answer lost: its config is a credential that
+// nobody accounts for, so the runner ends and another one is made.
+func (s *Supervisor) release(ctx context.Context, r *runner.Runner, fresh bool) (ClaimAnswer, error) {
+	name := r.Name()
+	lost := false
+	if !fresh {
+		var err error
+		if lost, err = s.Registrar.Registered(ctx, name); err != nil {
+			return ClaimAnswer{}, fmt.Errorf("look for the registration: %w", err)
+		}
+	}
+	var reg Registration
+	if !lost {
+		var err error
+		reg, err = s.Registrar.Register(ctx, name)
+		if lost = errors.Is(err, ErrRegistrationExists); err != nil && !lost {
+			return ClaimAnswer{}, fmt.Errorf("register the runner: %w", err)
+		}
+	}
+	if lost {
+		if _, err := s.retire(ctx, name, runner.CauseRegistrationLost, ""); err != nil {
+			return ClaimAnswer{}, err
+		}
+		return ClaimAnswer{}, fmt.Errorf("%w: registered already, and the config was lost", ErrConflict)
+	}
+	err := s.record(ctx, runner.Released{
+		Runner: name, RunnerID: reg.RunnerID, ScaleSetID: reg.ScaleSetID,
+		JITConfig: runner.DigestOf([]byte(reg.JITConfig.Reveal())),
+	})
+	if err != nil {
+		return ClaimAnswer{}, err
+	}
+	return ClaimAnswer{JITConfig: reg.JITConfig, Bound: r.Bound.Digest}, nil
+}
+
+// Start answers the job-started hook. Pending means that the job must neither
+// start nor fail: the hook blocks. A refusal is recorded, and the settle loop
+// kills the pod and cancels the run.
+func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobToken string) (StartAnswer, error) {
+	leave, err := s.gate.enter(ctx, name)
+	if err != nil {
+		return StartAnswer{}, err
+	}
+	defer leave()
+	r, pod, err := s.vouched(ctx, name, podToken)
+	if err != nil {
+		return StartAnswer{}, err
+	}
+	if r.Bound == nil || r.Bound.Event.PodUID != pod.PodUID {
+		return StartAnswer{}, fmt.Errorf("%w: this pod is not bound to the runner", ErrTokenRejected)
+	}
+	if r.Refused != nil {
+		return StartAnswer{Verdict: StartRefused, Reasons: r.Refused.Event.Decision.Reasons}, nil
+	}
+	if _, ended := r.Ended(); ended {
+		return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonRunnerOver}}, nil
+	}
+	if jobToken == "" {
+		return s.refuse(ctx, r, "", nil, nil, reasonNoToken)
+	}
+	claims, err := s.Identity.Verify(ctx, jobToken, r.Bound.Digest.Audience(), time.Now())
+	if err != nil {
+		return StartAnswer{}, fmt.Errorf("verify the job's token: %w", err)
+	}
+	if r.Started != nil {
+		return sameJob(r.Started, claims), nil
+	}
+	return s.judge(ctx, r, claims)
+}
+
+// sameJob answers a hook that asks again because our answer was lost.
+func sameJob(started *runner.Of[runner.Started], claims runner.Claims) StartAnswer {
+	was := started.Event.Claims
+	if was.RunID == claims.RunID && was.RunAttempt == claims.RunAttempt && was.CheckRunID == claims.CheckRunID {
+		return StartAnswer{Verdict: StartAllowed, Record: started.Digest}
+	}
+	return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonNotAuthorized}}
+}
+
+// judge finds the job that the token speaks of and asks the policy again, with
+// facts gathered now.
+func (s *Supervisor) judge(ctx context.Context, r *runner.Runner, claims runner.Claims) (StartAnswer, error) {
+	job, err := s.match(ctx, claims)
+	if err != nil {
+		return StartAnswer{}, err
+	}
+	q := runner.Question{Gate: runner.GateStart, Claims: &claims}
+	if job != nil {
+		q.Job = &job.Offered.Event
+		facts, err := s.GitHub.Facts(ctx, job.Offered.Event)
+		if err != nil {
+			return s.pending(ctx, r, claims, job, fmt.Errorf("gather facts: %w", err))
+		}
+		q.Facts = &facts
+		if job.Authorized != nil {
+			q.AuthorizedAt = job.Authorized.At
+		}
+	}
+	decision, err := s.decide(ctx, q)
+	if err != nil {
+		return s.pending(ctx, r, claims, job, err)
+	}
+	// A job that is not decided yet may still be on its way through the queue.
+	undecided := job == nil || job.Authorized == nil && job.Denied == nil
+	if undecided && onlyUnauthorized(decision.Reasons) {
+		return s.pending(ctx, r, claims, job, nil)
+	}
+	if job == nil || job.Authorized == nil {
+		decision.Reasons = withReason(decision.Reasons, reasonNotAuthorized)
+	}
+	if !decision.Allowed() {
+		return s.refuse(ctx, r, idOf(job), &claims, &decision)
+	}
+	return s.start(ctx, r, job, claims, decision)
+}
+
+func idOf(job *runner.Job) runner.JobID {
+	if job == nil {
+		return ""
+	}
+	return job.Offered.Event.Job
+}
+
+// onlyUnauthorized says that nothing speaks against the job but that it was
+// not authorized yet.
+func onlyUnauthorized(reasons []string) bool {
+	return len(reasons) == 0 || len(reasons) == 1 && reasons[0] == reasonNotAuthorized
+}
+
+// match finds the job of the log that the token's run and check run name,
+// authorized ones first. Nil means that the log knows none.
+func (s *Supervisor) match(ctx context.Context, c runner.Claims) (found *runner.Job, err error) {
+	err = s.locked(ctx, func() error {
+		var fits []*runner.Job
+		for _, j := range s.state.Jobs {
+			if j.Offered.Event.RunID != c.RunID || j.Offered.Event.Repository != c.Repository || j.Runner != "" || j.Concluded != nil {
+				continue
+			}
+			if a := j.Authorized; a != nil {
+				if id := a.Event.Facts.CheckRunID; id != 0 && id != c.CheckRunID {
+					continue
+				}
+			}
+			fits = append(fits, j)
+		}
+		if len(fits) > 0 {
+			best := slices.MinFunc(fits, func(a, b *runner.Job) int {
+				return cmp.Or(cmp.Compare(preference(a), preference(b)), cmp.Compare(a.Offered.Index, b.Offered.Index))
+			})
+			found = new(*best)
+		}
+		return nil
+	})
+	return found, err
+}
+
+func preference(j *runner.Job) int {
+	switch {
+	case j.Authorized != nil:
+		return 0
+	case j.Denied == nil:
+		return 1
+	}
+	return 2
+}
+
+// pending leaves the hook blocked. A job for which no answer can be had in
+// time is refused: unknown fails closed.
+func (s *Supervisor) pending(ctx context.Context, r *runner.Runner, claims runner.Claims, job *runner.Job, cause error) (StartAnswer, error) {
+	now := time.Now()
+	if now.Sub(s.gate.waitingSince(r.Name(), now)) >= s.Limits.HookGrace {
+		reason := reasonNotAuthorized
+		if cause != nil {
+			reason = reasonFactsUnknown
+		}
+		return s.refuse(ctx, r, idOf(job), &claims, nil, reason)
+	}
+	if cause != nil {
+		s.Logger.Warn("a job waits at the start gate", zap.String("runner", string(r.Name())), zap.Error(cause))
+	}
+	return StartAnswer{Verdict: StartPending}, nil
+}
+
+func (s *Supervisor) start(ctx context.Context, r *runner.Runner, job *runner.Job, claims runner.Claims, decision runner.Decision) (StartAnswer, error) {
+	rec, err := s.recordFrom(ctx, func(*runner.State) (runner.Event, error) {
+		return runner.Started{
+			Runner: r.Name(), Job: idOf(job), Authorized: job.Authorized.Digest,
+			Audience: r.Bound.Digest, Claims: claims, Decision: decision,
+		}, nil
+	})
+	if violation, ok := errors.AsType[*runner.Violation](err); ok {
+		s.Logger.Error("a job may not start", zap.String("runner", string(r.Name())), zap.Error(violation))
+		return s.refuse(ctx, r, idOf(job), &claims, nil, violation.Rule)
+	}
+	if err != nil {
+		return StartAnswer{}, err
+	}
+	s.gate.answered(r.Name())
+	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Started", "the job was allowed to start")
+	return StartAnswer{Verdict: StartAllowed, Record: rec.Digest}, nil
+}
+
+// refuse records that what reached the runner may not run. Without a decision
+// of the policy the reason stands alone, with the question as far as it goes.
+func (s *Supervisor) refuse(ctx context.Context, r *runner.Runner, job runner.JobID, claims *runner.Claims, decision *runner.Decision, extra ...string) (StartAnswer, error) {
+	if decision == nil {
+		d, err := s.decide(ctx, runner.Question{Gate: runner.GateStart, Claims: claims})
+		if err != nil {
+			return StartAnswer{}, err
+		}
+		decision = &d
+	}
+	for _, reason := range extra {
+		decision.Reasons = withReason(decision.Reasons, reason)
+	}
+	err := s.record(ctx, runner.Refused{Runner: r.Name(), Job: job, Claims: claims, Decision: *decision})
+	if err != nil {
+		return StartAnswer{}, err
+	}
+	s.gate.answered(r.Name())
+	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Refused", "the job may not run here")
+	return StartAnswer{Verdict: StartRefused, Reasons: decision.Reasons}, nil
+}

@@ -1,0 +1,213 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
+)
+
+// parallel bounds how many tasks run at once.
+const parallel = 8
+
+// settle does the outstanding work, over and over. It never remembers what
+// happened: each round asks the state anew.
+func (s *Supervisor) settle(ctx context.Context) error {
+	slots := make(chan struct{}, parallel)
+	var running sync.WaitGroup
+	defer running.Wait()
+	survey := time.Time{}
+	for ctx.Err() == nil {
+		if err := s.heartbeat(ctx); err != nil && ctx.Err() == nil {
+			s.Logger.Error("cannot write a heartbeat", zap.Error(err))
+		}
+		tasks, next, err := s.plan(ctx)
+		if err != nil {
+			return err
+		}
+		if now := time.Now(); now.Sub(survey) >= surveyEvery(s.Tick) && s.lanes.enter("survey", now) {
+			survey = now
+			running.Go(func() { s.do(ctx, "survey", runner.Task{}, s.survey) })
+		}
+		for _, task := range tasks {
+			lane := laneOf(task)
+			if !s.lanes.enter(lane, time.Now()) {
+				continue
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			running.Go(func() {
+				defer func() { <-slots }()
+				s.do(ctx, lane, task, s.perform)
+			})
+		}
+		s.pause(ctx, next)
+	}
+	return nil
+}
+
+func surveyEvery(tick time.Duration) time.Duration { return 5 * tick }
+
+func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
+	err = s.locked(ctx, func() error {
+		if err := s.recover(ctx); err != nil {
+			s.Logger.Error("the log is away; only looking", zap.Error(err))
+			s.publishLocked()
+			return nil
+		}
+		tasks, next = s.state.Next(time.Now(), s.Limits)
+		s.publishLocked()
+		return nil
+	})
+	return tasks, next, err
+}
+
+// pause waits for a change, the next deadline or the next look at the world.
+func (s *Supervisor) pause(ctx context.Context, next time.Time) {
+	d := s.Tick
+	if until := time.Until(next); !next.IsZero() && until < d {
+		d = max(until, time.Millisecond)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.poke:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// wake makes the settle loop look at once.
+func (s *Supervisor) wake() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// do runs one task, bounded in time, and books how it went on its lane.
+func (s *Supervisor) do(ctx context.Context, lane string, task runner.Task, f func(context.Context, runner.Task) (bool, error)) {
+	callCtx, cancel := context.WithTimeoutCause(ctx, s.CallTimeout, fmt.Errorf("no answer within %s", s.CallTimeout))
+	defer cancel()
+	progress, err := f(callCtx, task)
+	if errors.Is(err, runner.ErrRecorded) {
+		progress, err = true, nil
+	}
+	if err != nil && ctx.Err() == nil {
+		s.Logger.Warn("task failed, will be tried again", zap.String("task", string(task.Kind)),
+			zap.String("subject", string(task.Subject())), zap.Error(err))
+	}
+	s.lanes.leave(lane, time.Now(), progress, err)
+	if progress || err != nil {
+		s.wake()
+	}
+}
+
+// perform does one task. True says that the state changed.
+func (s *Supervisor) perform(ctx context.Context, task runner.Task) (bool, error) {
+	switch task.Kind {
+	case runner.TaskDecide:
+		return s.taskDecide(ctx, task.Job)
+	case runner.TaskDeny:
+		return s.taskDeny(ctx, task.Job)
+	case runner.TaskCancel:
+		return s.taskCancel(ctx, task)
+	case runner.TaskClaim:
+		return s.taskClaim(ctx, task.Job)
+	case runner.TaskLaunch:
+		return s.taskLaunch(ctx, task.Runner)
+	case runner.TaskWatch:
+		return s.taskWatch(ctx, task.Runner)
+	case runner.TaskRetire:
+		return s.taskRetire(ctx, task.Runner, task.Cause)
+	case runner.TaskTeardown:
+		return s.taskTeardown(ctx, task)
+	case runner.TaskSeal:
+		return s.taskSeal(ctx, task.Runner)
+	}
+	return false, fmt.Errorf("no way to do a task of kind %q", task.Kind)
+}
+
+// laneOf keeps the tasks of one subject in sequence. Cancelling has a lane of
+// its own, so that GitHub being away never delays a teardown; claiming has
+// one, so that two jobs never look at the same host.
+func laneOf(t runner.Task) string {
+	switch t.Kind {
+	case runner.TaskClaim:
+		return "claim"
+	case runner.TaskCancel:
+		return "cancel/" + string(t.Subject())
+	}
+	return string(t.Subject())
+}
+
+// lanes remember which subjects are being worked on and which have to wait.
+type lanes struct {
+	mu   sync.Mutex
+	tick time.Duration
+	all  map[string]*lane
+}
+
+type lane struct {
+	busy      bool
+	notBefore time.Time
+	failures  int
+	problem   string
+}
+
+// maxBackoff bounds the wait after repeated failures.
+const maxBackoff = time.Minute
+
+func newLanes(tick time.Duration) *lanes { return &lanes{tick: tick, all: map[string]*lane{}} }
+
+func (l *lanes) enter(name string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.all[name]
+	if ln == nil {
+		ln = &lane{}
+		l.all[name] = ln
+	}
+	if ln.busy || now.Before(ln.notBefore) {
+		return false
+	}
+	ln.busy = true
+	return true
+}
+
+func (l *lanes) leave(name string, now time.Time, progress bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.all[name]
+	ln.busy = false
+	switch {
+	case err != nil:
+		ln.failures++
+		ln.problem = err.Error()
+		ln.notBefore = now.Add(min(l.tick<<min(ln.failures-1, 10), maxBackoff))
+	case progress:
+		delete(l.all, name)
+	default:
+		ln.failures, ln.problem = 0, ""
+		ln.notBefore = now.Add(l.tick)
+	}
+}
+
+// problem is why the subject does not move, empty when it does.
+func (l *lanes) problem(names ...string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range names {
+		if ln := l.all[name]; ln != nil && ln.problem != "" {
+			return ln.problem
+		}
+	}
+	return ""
+}

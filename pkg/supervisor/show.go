@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// View is what on-call sees. It never waits for the ledger or the network: it
+// is made whenever the state changes and handed out as it is.
+func (s *Supervisor) View() View {
+	v := *s.view.Load()
+	v.Now = time.Now()
+	v.Queue = s.Queue.Health()
+	v.Hosts = *s.hosts.Load()
+	v.Checks = s.checks(v)
+	v.Why = []string{}
+	if v.Frozen != nil {
+		v.Why = append(v.Why, fmt.Sprintf("admission is frozen by %s: %s", v.Frozen.By, v.Frozen.Reason))
+	}
+	for _, c := range v.Checks {
+		if !c.OK {
+			v.Why = append(v.Why, c.Name+": "+c.Detail)
+		}
+	}
+	if v.Capacity <= 0 {
+		v.Why = append(v.Why, fmt.Sprintf("all %d hosts that may be in use at once are in use", v.Max))
+	}
+	v.CanDeploy = len(v.Why) == 0
+	return v
+}
+
+// pollStale is how old the last poll may be: a long poll lasts 50 seconds.
+const pollStale = 2 * time.Minute
+
+// checks are the conditions of readiness. Each can fail.
+func (s *Supervisor) checks(v View) []HealthCheck {
+	poll := HealthCheck{Name: "poll", OK: true, Detail: "GitHub's queue answers"}
+	switch age := v.Now.Sub(v.Queue.LastPoll); {
+	case v.Queue.LastPoll.IsZero():
+		poll.OK, poll.Detail = false, "GitHub's queue was never polled"
+	case age > pollStale:
+		poll.OK, poll.Detail = false, fmt.Sprintf("GitHub's queue was last polled %s ago", age.Round(time.Second))
+	}
+	session := HealthCheck{Name: "session", OK: v.Queue.Session == "open", Detail: "the message session is " + v.Queue.Session}
+	if !session.OK && v.Queue.LastError != "" {
+		session.Detail += ": " + v.Queue.LastError
+	}
+	ledger := HealthCheck{Name: "ledger", OK: v.Ledger.LastError == "" && v.Ledger.Size > 0, Detail: fmt.Sprintf("%d records are durable", v.Ledger.Size)}
+	if v.Ledger.LastError != "" {
+		ledger.Detail = v.Ledger.LastError
+	}
+	hosts := HealthCheck{Name: "hosts", OK: true, Detail: "the pool's nodes can be listed"}
+	if problem := s.lanes.problem("survey"); problem != "" {
+		hosts.OK, hosts.Detail = false, problem
+	}
+	late := HealthCheck{Name: "teardown", OK: true, Detail: "no host is overdue"}
+	for _, r := range v.Runners {
+		if r.Overdue && r.Phase != runner.KindSealed {
+			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
+		}
+	}
+	return []HealthCheck{poll, session, ledger, hosts, late}
+}
+
+// publish makes the view anew. It takes the turn; publishLocked has it.
+func (s *Supervisor) publish() {
+	<-s.turn
+	defer func() { s.turn <- struct{}{} }()
+	s.publishLocked()
+}
+
+func (s *Supervisor) publishLocked() {
+	now, st := time.Now(), s.state
+	v := View{
+		Version: s.Version, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
+		Ledger: LedgerView{Size: st.Size, LastAt: st.LastAt},
+		Jobs:   []JobView{}, Runners: []RunnerView{},
+	}
+	if s.unsure != nil {
+		v.Ledger.LastError = s.unsure.Error()
+	}
+	if st.Frozen != nil {
+		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
+	}
+	open := 0
+	for name, r := range st.Runners {
+		rv := s.runnerView(name, r)
+		if r.Terminated == nil {
+			open++
+		}
+		if r.Sealed == nil || now.Sub(rv.Since) < s.History {
+			v.Runners = append(v.Runners, rv)
+		}
+	}
+	v.Capacity = s.Limits.MaxRunners - open
+	for id, j := range st.Jobs {
+		jv := s.jobView(id, j)
+		if !over(j) || now.Sub(jv.Since) < s.History {
+			v.Jobs = append(v.Jobs, jv)
+		}
+	}
+	for _, id := range st.GivenUp(s.Limits) {
+		for i := range v.Jobs {
+			if v.Jobs[i].ID == id {
+				v.Jobs[i].Problem = fmt.Sprintf("given up after %d hosts: look at why their pods did not start", st.Jobs[id].Spent)
+			}
+		}
+	}
+	slices.SortFunc(v.Jobs, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(v.Runners, func(a, b RunnerView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
+	s.view.Store(&v)
+}
+
+func over(j *runner.Job) bool { return j.Concluded != nil || j.Denied != nil }
+
+func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {
+	v := JobView{
+		ID: id, Repository: j.Offered.Event.Repository, RunID: j.Offered.Event.RunID,
+		URL:   fmt.Sprintf("%s/%s/actions/runs/%d", s.ServerURL, j.Offered.Event.Repository, j.Offered.Event.RunID),
+		Phase: j.Phase(), Since: j.Offered.At, Runner: j.Runner,
+		Problem: s.lanes.problem(string(runner.JobChain(id)), "cancel/"+string(runner.JobChain(id))),
+	}
+	switch {
+	case j.Concluded != nil:
+		v.Since, v.Result = j.Concluded.At, j.Concluded.Event.Result
+	case j.Denied != nil:
+		v.Since = j.Denied.At
+	case j.Authorized != nil:
+		v.Since = j.Authorized.At
+		if j.Runner == "" && v.Problem == "" {
+			v.Problem = s.lanes.problem("claim")
+		}
+	}
+	if j.Denied != nil {
+		v.Reasons = j.Denied.Event.Decision.Reasons
+	}
+	for _, r := range s.state.Runners {
+		if r.Refused != nil && r.Refused.Event.Job == id {
+			v.Reasons = r.Refused.Event.Decision.Reasons
+		}
+	}
+	return v
+}
+
+func (s *Supervisor) runnerView(name runner.Name, r *runner.Runner) RunnerView {
+	claimed := r.Claimed.Event
+	chain := string(runner.RunnerChain(name))
+	v := RunnerView{
+		Name: name, Phase: r.Phase(), Since: r.Claimed.At, Instance: claimed.Host.InstanceID, Node: claimed.Host.NodeName,
+		Cause: claimed.Cause, Overdue: r.Overdue != nil, Problem: s.lanes.problem(chain, "cancel/"+chain),
+		Pending: s.sight.stages(name),
+	}
+	for _, at := range []*time.Time{timeOf(r.Bound), timeOf(r.Released), timeOf(r.Started), timeOf(r.Refused), timeOf(r.Retired),
+		timeOf(r.Completed), timeOf(r.Teardown), timeOf(r.Terminated), timeOf(r.Sealed)} {
+		if at != nil {
+			v.Since = *at
+		}
+	}
+	if r.Started != nil {
+		v.Job = r.Started.Event.Job
+	}
+	switch {
+	case r.Refused != nil:
+		v.Outcome = string(runner.OutcomeRefused)
+	case r.Retired != nil:
+		v.Outcome = string(r.Retired.Event.Cause)
+	case r.Completed != nil:
+		v.Outcome = string(runner.OutcomeCompleted)
+	}
+	return v
+}
+
+func timeOf[E runner.Event](rec *runner.Of[E]) *time.Time {
+	if rec == nil {
+		return nil
+	}
+	return &rec.At
+}

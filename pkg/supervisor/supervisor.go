@@ -1,0 +1,241 @@
+// Package supervisor is the shell around the pure core of pkg/runner: the only
+// goroutines and the only clock. It writes every fact to the ledger before it
+// acts on it, asks the core what is outstanding, and does that.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// One job's way. Every arrow into the ledger is durable before the line below
+// it happens; after a crash the same state gives the same outstanding work.
+//
+//	GitHub queue ─▶ Observe ──▶ offered ─▶ acknowledged
+//	                Next: decide ─ facts, policy ──▶ authorized │ denied ─▶ run cancelled
+//	                Next: claim a vetted host ─────▶ claimed ─▶ node cordoned, pod pinned to it
+//	agent in pod ─▶ Claim  ─ TokenReview ──────────▶ bound ─▶ JIT config generated
+//	                                                 released ─▶ JIT config handed over
+//	job's hook ───▶ Start  ─ OIDC token, policy ───▶ started │ refused ─▶ pod killed, run cancelled
+//	                Next: watch ─ pod and registration over ─▶ completed │ retired
+//	                Next: tear down ───────────────▶ teardown ─▶ pod, registration, instance ended
+//	                      observed gone ───────────▶ terminated
+//	                Next: seal ────────────────────▶ sealed, the job-to-host statement
+
+// Options are what a supervisor is made of. All ports are required.
+type Options struct {
+	Ledger    Ledger
+	Queue     Queue
+	Registrar Registrar
+	GitHub    GitHub
+	Identity  Identity
+	Policy    Policy
+	Cluster   Cluster
+	Hosts     Hosts
+
+	Pool   runner.Pool
+	Limits runner.Limits
+	Rules  runner.VetRules
+
+	// Tick is how often the world is looked at while something is outstanding.
+	Tick time.Duration
+	// CallTimeout bounds one task's calls to the outside.
+	CallTimeout time.Duration
+	// History is how long finished jobs stay in the view.
+	History time.Duration
+
+	// NewName returns a name that was never used and cannot be guessed.
+	NewName func() runner.Name
+
+	Version, Instance string
+	ConfigDigest      runner.Digest
+	FIPS              bool
+	ServerURL         string // of GitHub, for links
+
+	Logger *zap.Logger
+	// OnRecord is told of every record after it is durable and folded, in
+	// order; it must be quick. State must not be kept or changed.
+	OnRecord func(rec runner.Record, state *runner.State)
+}
+
+// Supervisor runs one pool. Its methods are safe for concurrent use.
+type Supervisor struct {
+	Options
+	started time.Time
+
+	// turn holds one token: whoever has it may read and change state and write
+	// to the ledger. A channel and not a mutex, so that waiting for it ends
+	// with the caller's context.
+	turn  chan struct{}
+	state *runner.State
+	// unsure is set while an append failed and may or may not have happened.
+	unsure error
+
+	poke  chan struct{}
+	lanes *lanes
+	gate  *gates
+	sight *sightings
+	hosts atomic.Pointer[[]HostView]
+	view  atomic.Pointer[View]
+	fatal chan error
+}
+
+// New folds the records that are already in the ledger. Nothing is written or
+// called before [Supervisor.Run].
+func New(opts Options, records []runner.Record) (*Supervisor, error) {
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	s := &Supervisor{
+		Options: opts,
+		started: time.Now(),
+		turn:    make(chan struct{}, 1),
+		state:   runner.NewState(),
+		poke:    make(chan struct{}, 1),
+		lanes:   newLanes(opts.Tick),
+		gate:    newGates(),
+		sight:   newSightings(),
+		fatal:   make(chan error, 1),
+	}
+	for _, rec := range records {
+		if err := s.state.Apply(rec); err != nil {
+			return nil, fmt.Errorf("record %d of the ledger: %w", rec.Index, err)
+		}
+	}
+	s.hosts.Store(&[]HostView{})
+	s.turn <- struct{}{}
+	s.publish()
+	return s, nil
+}
+
+func (o Options) validate() error {
+	var missing []error
+	for name, port := range map[string]any{
+		"Ledger": o.Ledger, "Queue": o.Queue, "Registrar": o.Registrar, "GitHub": o.GitHub, "Identity": o.Identity,
+		"Policy": o.Policy, "Cluster": o.Cluster, "Hosts": o.Hosts, "Logger": o.Logger,
+	} {
+		if port == nil {
+			missing = append(missing, fmt.Errorf("supervisor: no %s given", name))
+		}
+	}
+	if o.NewName == nil {
+		missing = append(missing, errors.New("supervisor: no NewName given"))
+	}
+	if o.Tick <= 0 || o.CallTimeout <= 0 || o.Limits.MaxRunners <= 0 {
+		missing = append(missing, errors.New("supervisor: Tick, CallTimeout and Limits.MaxRunners must be positive"))
+	}
+	return errors.Join(missing...)
+}
+
+// Run works until the context ends or the log is lost to another writer. It
+// returns nil after an orderly end, and [ErrFenced] when another supervisor
+// writes: then this process must end and start nothing more.
+func (s *Supervisor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		select {
+		case err := <-s.fatal:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	group.Go(func() error { return s.settle(ctx) })
+	group.Go(func() error { return s.listen(ctx) })
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// open records that this daemon writes from here on. It keeps trying while the
+// ledger is away: until then nothing else happens.
+func (s *Supervisor) open(ctx context.Context) error {
+	opened := runner.Opened{
+		Version: s.Version, Instance: s.Instance, ConfigDigest: s.ConfigDigest,
+		PolicyDigest: s.Policy.Digest(), FIPS: s.FIPS,
+	}
+	for {
+		err := s.record(ctx, opened)
+		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
+			return err
+		}
+		if _, ok := errors.AsType[*runner.Violation](err); ok {
+			return fmt.Errorf("open the log: %w", err)
+		}
+		s.Logger.Error("cannot open the log, trying again", zap.Error(err))
+		if !wait(ctx, s.Tick) {
+			return ctx.Err()
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Supervisor) listen(ctx context.Context) error {
+	return s.Queue.Run(ctx, s.capacity, s.Observe)
+}
+
+// Unbound says whether a runner waits for a job: GitHub's word that one
+// started does not wake the long poll, so the queue is asked more often then.
+func (s *Supervisor) Unbound() bool {
+	v := s.view.Load()
+	for _, r := range v.Runners {
+		if r.Phase == runner.KindReleased || r.Phase == runner.KindStarted {
+			return true
+		}
+	}
+	return false
+}
+
+// capacity is how many jobs GitHub may assign to us. Zero is the fail-closed
+// switch: frozen, unsure of the log, or a clock that cannot be trusted.
+func (s *Supervisor) capacity() int {
+	v := s.view.Load()
+	if v.Frozen != nil || v.Ledger.LastError != "" {
+		return 0
+	}
+	return s.Limits.MaxRunners
+}
+
+// Observe makes what a message said durable. Events that the log already holds
+// are passed over, so a redelivered message changes nothing. An error means
+// that the message must not be acknowledged.
+func (s *Supervisor) Observe(ctx context.Context, msg Message) error {
+	for _, e := range msg.Events {
+		err := s.record(ctx, e)
+		switch violation, ok := errors.AsType[*runner.Violation](err); {
+		case err == nil:
+		case ok && violation.Invariant != 8:
+			// GitHub said something that cannot be true of the log. It stays
+			// without effect; refusing the message would block all after it.
+			s.Logger.Error("message contradicts the log", zap.Int64("message", msg.ID),
+				zap.String("kind", string(e.Kind())), zap.Error(err))
+		default:
+			return fmt.Errorf("record %s of message %d: %w", e.Kind(), msg.ID, err)
+		}
+	}
+	return nil
+}
