@@ -209,7 +209,7 @@ func checkBound(v verdict, r *Runner, e Bound) error {
 		return v.breaks(2, "unclaimed", "bound without a claimed host")
 	}
 	if r.Bound != nil {
-		if r.Bound.Event.PodUID == e.PodUID && r.Bound.Event.Token == e.Token {
+		if r.Bound.Event.PodUID == e.PodUID {
 			return ErrRecorded
 		}
 		return v.breaks(2, "second-claim", "pod %s presents itself, but pod %s is bound", e.PodUID, r.Bound.Event.PodUID)

@@ -99,6 +99,8 @@ type planner struct {
 	wake  time.Time
 	idle  int // runners that could still take a job
 	open  int // runners whose host is not yet gone
+	// takers are registered runners that may hold a job we do not know of.
+	takers int
 }
 
 func (p *planner) add(t Task) { p.tasks = append(p.tasks, t) }
@@ -123,6 +125,9 @@ func (p *planner) runner(r *Runner) {
 	}
 	if r.idle() && p.reportedOn(name) == nil {
 		p.idle++
+	}
+	if r.idle() && r.Bound != nil {
+		p.takers++
 	}
 	ended, isEnded := r.Ended()
 	switch {
@@ -197,8 +202,15 @@ func (p *planner) seal(r *Runner) {
 func (p *planner) job(id JobID, j *Job) {
 	switch {
 	case j.Concluded != nil:
-	case j.Denied != nil || p.foreign(j):
+	case p.foreign(j):
 		if j.Cancelled == nil {
+			p.add(Task{Kind: TaskCancel, Job: id})
+		}
+	case j.Denied != nil:
+		// Cancelling a job whose hook blocks ends the hook after 10 s and lets
+		// steps with if: always() run. While a runner is idle GitHub may have
+		// given it this very job; then the hook's refusal comes first.
+		if j.Cancelled == nil && p.takers == 0 {
 			p.add(Task{Kind: TaskCancel, Job: id})
 		}
 	case j.Authorized == nil:

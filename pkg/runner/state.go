@@ -133,9 +133,11 @@ type State struct {
 	// Frozen is the freeze in force, if any.
 	Frozen *Of[Frozen]
 	Opened *Of[Opened]
-	// Size is the number of records folded, LastAt the time of the last.
+	// Size is the number of records folded, LastAt and Last the time and the
+	// digest of the newest.
 	Size   uint64
 	LastAt time.Time
+	Last   Digest
 }
 
 // NewState is the state of an empty log.
@@ -182,7 +184,7 @@ func (s *State) Apply(rec Record) error {
 	head.Indexes = append(head.Indexes, rec.Index)
 	s.Chains[rec.Event.Chain()] = head
 	s.Size++
-	s.LastAt = rec.At
+	s.LastAt, s.Last = rec.At, rec.Digest
 	return nil
 }
 

@@ -195,11 +195,11 @@ func (s *Script) decided(c Cast, kind runner.Kind, authorized, bound runner.Dige
 	gate, reasons := runner.GateAdmission, []string(nil)
 	switch kind {
 	case runner.KindDenied:
-		reasons = []string{"approval.missing"}
+		reasons = []string{"approval-missing"}
 	case runner.KindStarted:
 		gate = runner.GateStart
 	case runner.KindRefused:
-		gate, reasons = runner.GateStart, []string{"run.attempt"}
+		gate, reasons = runner.GateStart, []string{"claims-run"}
 	}
 	d, err := s.Decide(c, gate, reasons...)
 	if err != nil {
