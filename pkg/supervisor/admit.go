@@ -96,6 +96,15 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 		if err != nil || !known {
 			return false, err
 		}
+		// Only once no process of the pod is left: a cancelled job's steps
+		// with if: always() still run, and this job may not run at all.
+		pod, err := s.Cluster.Pod(ctx, task.Runner)
+		if err != nil {
+			return false, fmt.Errorf("look at the pod: %w", err)
+		}
+		if !pod.Phase.Terminal() {
+			return false, nil
+		}
 	}
 	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID); err != nil {
 		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)

@@ -146,10 +146,7 @@ func (e *ending) advance(ctx context.Context) error {
 
 func (e *ending) endPod(ctx context.Context) error {
 	pod, err := e.Cluster.Pod(ctx, e.r.Name())
-	if err != nil {
-		return fmt.Errorf("look at the pod: %w", err)
-	}
-	if e.pod = pod.Phase == runner.PodGone; e.pod {
+	if e.pod = err == nil && pod.Phase == runner.PodGone; e.pod {
 		return nil
 	}
 	grace := podGrace

@@ -16,6 +16,7 @@ import (
 // Reasons that the gates add to those of the policy.
 const (
 	reasonNoToken       = "no-oidc-token"
+	reasonBadToken      = "oidc-token-rejected"
 	reasonNotAuthorized = "job-not-authorized"
 	reasonRunnerOver    = "runner-over"
 )
@@ -71,6 +72,13 @@ func (g *gates) answered(name runner.Name) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.since, name)
+}
+
+// waitedTooLong says that a hook has asked for longer than it may. A token that
+// expired on its way is renewed by the agent within this time.
+func (s *Supervisor) waitedTooLong(name runner.Name) bool {
+	now := time.Now()
+	return now.Sub(s.gate.waitingSince(name, now)) >= s.Limits.HookGrace
 }
 
 // vouched asks the cluster whose token this is. Only the runner's own pod may
@@ -204,6 +212,9 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 		return s.refuse(ctx, r, "", nil, nil, reasonNoToken)
 	}
 	claims, err := s.Identity.Verify(ctx, jobToken, r.Bound.Digest.Audience(), time.Now())
+	if errors.Is(err, ErrTokenRejected) && s.waitedTooLong(name) {
+		return s.refuse(ctx, r, "", nil, nil, reasonBadToken)
+	}
 	if err != nil {
 		return StartAnswer{}, fmt.Errorf("verify the job's token: %w", err)
 	}
@@ -312,8 +323,7 @@ func preference(j *runner.Job) int {
 // pending leaves the hook blocked. A job for which no answer can be had in
 // time is refused: unknown fails closed.
 func (s *Supervisor) pending(ctx context.Context, r *runner.Runner, claims runner.Claims, job *runner.Job, cause error) (StartAnswer, error) {
-	now := time.Now()
-	if now.Sub(s.gate.waitingSince(r.Name(), now)) >= s.Limits.HookGrace {
+	if s.waitedTooLong(r.Name()) {
 		reason := reasonNotAuthorized
 		if cause != nil {
 			reason = reasonFactsUnknown

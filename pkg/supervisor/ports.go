@@ -54,8 +54,13 @@ type Message struct {
 
 // Statistics are GitHub's own counters of the scale set.
 type Statistics struct {
-	Available, Acquired, Assigned, Running int
-	Registered, Busy, Idle                 int
+	Available  int `json:"available"`
+	Acquired   int `json:"acquired"`
+	Assigned   int `json:"assigned"`
+	Running    int `json:"running"`
+	Registered int `json:"registered"`
+	Busy       int `json:"busy"`
+	Idle       int `json:"idle"`
 }
 
 // Queue is GitHub's message queue of one scale set.
@@ -73,13 +78,13 @@ type Queue interface {
 
 // QueueHealth is the state of the message session.
 type QueueHealth struct {
-	Session    string    // "none", "conflict", "open"
-	SessionAge time.Time // since when the session has been in this state
-	LastPoll   time.Time // when a poll last succeeded, zero if never
-	LastID     int64
-	LastError  string
-	ScaleSetID int64
-	Statistics Statistics
+	Session    string     `json:"session"`           // "none", "conflict", "open"
+	SessionAge time.Time  `json:"sessionSince"`      // since when the session has been in this state
+	LastPoll   time.Time  `json:"lastPoll,omitzero"` // when a poll last succeeded, zero if never
+	LastID     int64      `json:"lastMessageId"`
+	LastError  string     `json:"lastError,omitempty"`
+	ScaleSetID int64      `json:"scaleSetId"`
+	Statistics Statistics `json:"statistics"`
 }
 
 // Registrar makes and removes just-in-time registrations of the scale set. It

@@ -59,7 +59,7 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 	}
 	late := HealthCheck{Name: "teardown", OK: true, Detail: "no host is overdue"}
 	for _, r := range v.Runners {
-		if r.Overdue && r.Phase != runner.KindSealed {
+		if r.Overdue && r.Phase != runner.KindTerminated && r.Phase != runner.KindSealed {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
@@ -77,7 +77,7 @@ func (s *Supervisor) publishLocked() {
 	now, st := time.Now(), s.state
 	v := View{
 		Version: s.Version, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
-		Ledger: LedgerView{Size: st.Size, LastAt: st.LastAt},
+		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
 		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}
 	if s.unsure != nil {

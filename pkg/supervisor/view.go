@@ -43,7 +43,7 @@ type FreezeView struct {
 // LedgerView is the state of the log.
 type LedgerView struct {
 	Size      uint64    `json:"size"`
-	Head      string    `json:"head"`
+	Head      string    `json:"head"` // digest of the newest record
 	LastAt    time.Time `json:"lastAt"`
 	LastError string    `json:"lastError,omitempty"`
 }
