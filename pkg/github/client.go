@@ -1,0 +1,209 @@
+package github
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	gh "github.com/google/go-github/v60/github"
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// AppAuth authenticates as an installation of a GitHub App. It needs to read
+// the organization's self-hosted runners and members, and of the repositories
+// Actions, contents and metadata; to cancel runs, Actions write.
+type AppAuth struct {
+	ClientID       string
+	InstallationID int64
+	PrivateKeyPEM  supervisor.Secret
+}
+
+// Config says which organization to ask about and how to reach its GitHub.
+type Config struct {
+	// URL is the server, such as https://github.com. Only scheme and host count.
+	URL string
+	Org string
+	// RootCAs replaces the system's roots when set.
+	RootCAs *x509.CertPool
+	// Proxy is as in [http.Transport]; nil takes it from the environment.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Exactly one of App and Token authenticates.
+	App   *AppAuth
+	Token supervisor.Secret
+	// Environment is the deployment environment whose protection and
+	// approvals count, ApproverTeams the teams whose members may approve.
+	Environment   string
+	ApproverTeams []string
+	// Group is the runner group, Labels and RunnerScaleSetName what jobs ask
+	// for in runs-on to come here.
+	Group              string
+	Labels             []string
+	RunnerScaleSetName string
+	// Timeout bounds all requests of one call together; 0 is 30 s.
+	Timeout time.Duration
+}
+
+// Validate returns every problem of the configuration, joined.
+func (c Config) Validate() error {
+	var problems []error
+	if _, _, err := c.urls(); err != nil {
+		problems = append(problems, err)
+	}
+	for what, v := range map[string]string{"org": c.Org, "environment": c.Environment, "group": c.Group} {
+		if v == "" {
+			problems = append(problems, fmt.Errorf("%s: must not be empty", what))
+		}
+	}
+	switch {
+	case c.App == nil && c.Token.Reveal() == "":
+		problems = append(problems, errors.New("no credentials: an app or a token is needed"))
+	case c.App != nil && c.Token.Reveal() != "":
+		problems = append(problems, errors.New("an app and a token are given; only one can be used"))
+	case c.App != nil && (c.App.ClientID == "" || c.App.InstallationID <= 0 || c.App.PrivateKeyPEM.Reveal() == ""):
+		problems = append(problems, errors.New("app: client id, installation id and private key are all needed"))
+	}
+	return errors.Join(problems...)
+}
+
+// urls are the server and the base of its REST API: api.HOST for github.com
+// and ghe.com, HOST/api/v3 for GitHub Enterprise Server.
+func (c Config) urls() (server string, api *url.URL, err error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
+		return "", nil, errors.New("url: want https://HOST")
+	}
+	host := strings.TrimPrefix(strings.ToLower(u.Host), "www.")
+	if host == "github.com" || strings.HasSuffix(host, ".ghe.com") {
+		return u.Scheme + "://" + host, &url.URL{Scheme: u.Scheme, Host: "api." + host, Path: "/"}, nil
+	}
+	return u.Scheme + "://" + host, &url.URL{Scheme: u.Scheme, Host: host, Path: "/api/v3/"}, nil
+}
+
+// Client implements supervisor.GitHub. It is safe for concurrent use.
+type Client struct {
+	cfg       Config
+	server    string
+	rest      *gh.Client
+	log       *zap.Logger
+	approvals ledger
+}
+
+var _ supervisor.GitHub = (*Client)(nil)
+
+const defaultTimeout = 30 * time.Second
+
+// New makes a client. It does no I/O.
+func New(cfg Config, logger *zap.Logger) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("github configuration: %w", err)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	server, api, err := cfg.urls()
+	if err != nil {
+		return nil, err
+	}
+	auth, err := newAuthTransport(cfg, api, newTransport(cfg.RootCAs, cfg.Proxy))
+	if err != nil {
+		return nil, err
+	}
+	rest := gh.NewClient(&http.Client{Transport: auth, Timeout: cfg.Timeout, CheckRedirect: sameHost})
+	rest.BaseURL = api
+	return &Client{cfg: cfg, server: server, rest: rest, log: logger, approvals: newLedger()}, nil
+}
+
+// sameHost follows redirects of renamed repositories, and no others: the
+// request carries a credential.
+func sameHost(req *http.Request, via []*http.Request) error {
+	if len(via) >= 5 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+		return errRedirect
+	}
+	return nil
+}
+
+// maxPages bounds every list; at 100 entries a page none of ours is near it.
+const maxPages = 50
+
+// get reads one document.
+func (c *Client) get(ctx context.Context, op, path string) ([]byte, error) {
+	body, _, err := c.page(ctx, op, path)
+	return body, err
+}
+
+// page reads one page of a list and says the number of the next, 0 if none.
+func (c *Client) page(ctx context.Context, op, path string) ([]byte, int, error) {
+	req, err := c.rest.NewRequest(http.MethodGet, path, nil)
+	if err != nil {
+		return nil, 0, &Error{Op: op, Cause: errNoAnswer}
+	}
+	var body bytes.Buffer
+	resp, err := c.rest.Do(ctx, req, &body)
+	if err != nil {
+		return nil, 0, failed(op, httpResponse(resp), err)
+	}
+	return body.Bytes(), resp.NextPage, nil
+}
+
+// pages reads a whole list, page by page.
+func (c *Client) pages(ctx context.Context, op, path string, add func([]byte) error) error {
+	next := 1
+	for range maxPages {
+		body, following, err := c.page(ctx, op, fmt.Sprintf("%s?per_page=100&page=%d", path, next))
+		if err != nil {
+			return err
+		}
+		if err := add(body); err != nil {
+			return &Error{Op: op, Cause: err}
+		}
+		if following == 0 {
+			return nil
+		}
+		next = following
+	}
+	return &Error{Op: op, Cause: fmt.Errorf("more than %d pages", maxPages)}
+}
+
+func httpResponse(r *gh.Response) *http.Response {
+	if r == nil {
+		return nil
+	}
+	return r.Response
+}
+
+// notFound says that GitHub answered 404.
+func notFound(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == http.StatusNotFound
+}
+
+// CancelRun implements supervisor.GitHub. GitHub accepts a cancellation with
+// 202, which go-github reports as an error, and refuses it with 409 when the
+// run is over.
+// https://docs.github.com/en/rest/actions/workflow-runs#cancel-a-workflow-run
+func (c *Client) CancelRun(ctx context.Context, repository string, runID int64) error {
+	const op = "cancel run"
+	owner, name, ok := strings.Cut(repository, "/")
+	if !ok {
+		return &Error{Op: op, Cause: errors.New("the repository is not owner/name")}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	resp, err := c.rest.Actions.CancelWorkflowRunByID(ctx, owner, name, runID)
+	if _, accepted := errors.AsType[*gh.AcceptedError](err); err == nil || accepted {
+		c.log.Info("cancelled run", zap.String("repository", repository), zap.Int64("run_id", runID))
+		return nil
+	}
+	if resp != nil && resp.StatusCode == http.StatusConflict {
+		return nil
+	}
+	return failed(op, httpResponse(resp), err)
+}
