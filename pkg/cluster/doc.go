@@ -1,0 +1,149 @@
+// Package cluster is the Kubernetes API as far as runners need it: it
+// implements the supervisor's Cluster port with plain calls of client-go, so
+// that every answer is as fresh as the API server's.
+//
+// A node is claimed with one guarded update and never released; a pod is
+// pinned to the claimed node; a pod proves what it is with a projected
+// service-account token whose audience names the record that authorized it.
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// What the supervisor writes on nodes and pods.
+const (
+	// ClaimedBy is the annotation and the taint key of a claimed node; the
+	// taint's value and the annotation are the runner's name.
+	ClaimedBy    = "runnerward.io/claimed-by"
+	ClaimedTaint = "runnerward.io/claimed"
+
+	// Annotations of a runner's pod.
+	AnnotationAuthorized = "runnerward.io/authorized"
+	AnnotationRepository = "runnerward.io/repository"
+	AnnotationRunID      = "runnerward.io/run-id"
+	AnnotationRunAttempt = "runnerward.io/run-attempt"
+	AnnotationCauseJob   = "runnerward.io/cause-job"
+	AnnotationCluster    = "runnerward.io/cluster"
+)
+
+// Options configure a [Cluster]. They are not changed after [New].
+type Options struct {
+	// Namespace is where runner pods live; nothing else should.
+	Namespace string
+	// NodeLabels select the pool's nodes; all must match.
+	NodeLabels map[string]string
+	// Taint is the pool's taint, which runner pods tolerate.
+	Taint runner.Taint
+	// ServiceAccount is the pods' account, and the only one whose tokens count.
+	ServiceAccount string
+	// RunnerImage and AgentImage should be pinned by digest.
+	RunnerImage, AgentImage string
+	// AdmissionURL is where the agent finds the supervisor.
+	AdmissionURL string
+	// AdmissionCAConfigMap is a ConfigMap of the namespace whose key ca.crt
+	// holds the PEM certificates that vouch for AdmissionURL. Empty means
+	// the image's own roots.
+	AdmissionCAConfigMap string
+	// RunnerCommand is what the agent runs; /home/runner/run.sh when empty.
+	RunnerCommand []string
+	// CPU and Memory are requests and limits at once (guaranteed QoS).
+	CPU, Memory      string
+	ImagePullSecrets []string
+	// PodTTLSlack is added to a job's time limit before the kubelet kills the
+	// pod on its own: the supervisor should come first.
+	PodTTLSlack time.Duration
+	// Cluster and ScaleSet name where the pod belongs, for people and dashboards.
+	Cluster, ScaleSet string
+	// EventSource is the reporting controller of events and EventInstance
+	// the replica. The defaults are runnerward.io/supervisor and Cluster.
+	EventSource, EventInstance string
+	// AWSRole is the ARN of an IAM role for the runner, or empty for none.
+	AWSRole string
+	// EventQueue is how many events may wait; 256 when 0.
+	EventQueue int
+}
+
+// Validate says everything that is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for field, value := range map[string]string{
+		"namespace": o.Namespace, "service account": o.ServiceAccount, "runner image": o.RunnerImage,
+		"agent image": o.AgentImage, "admission URL": o.AdmissionURL, "taint key": o.Taint.Key, "taint effect": o.Taint.Effect,
+	} {
+		if value == "" {
+			wrong("no %s", field)
+		}
+	}
+	if len(o.NodeLabels) == 0 {
+		wrong("no node labels: every node of the cluster would be in the pool")
+	}
+	if _, err := labels.ValidatedSelectorFromSet(o.NodeLabels); err != nil {
+		wrong("node labels: %w", err)
+	}
+	for field, value := range map[string]string{"CPU": o.CPU, "memory": o.Memory} {
+		if q, err := resource.ParseQuantity(value); err != nil || q.Sign() <= 0 {
+			wrong("%s is %q, want a positive quantity", field, value)
+		}
+	}
+	if o.ScaleSet != "" {
+		for _, problem := range validation.IsValidLabelValue(o.ScaleSet) {
+			wrong("scale set name %q: %s", o.ScaleSet, problem)
+		}
+	}
+	if o.PodTTLSlack < 0 {
+		wrong("pod TTL slack is %s, want 0 or more", o.PodTTLSlack)
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// Cluster implements the supervisor's port. It is safe for concurrent use.
+type Cluster struct {
+	client kubernetes.Interface
+	opts   Options
+	logger *zap.Logger
+	events queue
+}
+
+var _ supervisor.Cluster = (*Cluster)(nil)
+
+// New checks the options and wraps the client. Events are sent only while
+// [Cluster.Run] runs.
+func New(client kubernetes.Interface, opts Options, logger *zap.Logger) (*Cluster, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("cluster options: %w", err)
+	}
+	opts.NodeLabels = maps.Clone(opts.NodeLabels)
+	if len(opts.RunnerCommand) == 0 {
+		opts.RunnerCommand = []string{"/home/runner/run.sh"}
+	}
+	if opts.EventSource == "" {
+		opts.EventSource = "runnerward.io/supervisor"
+	}
+	if opts.EventInstance == "" {
+		opts.EventInstance = opts.EventSource
+		if opts.Cluster != "" {
+			opts.EventInstance = opts.Cluster
+		}
+	}
+	if opts.EventQueue <= 0 {
+		opts.EventQueue = 256
+	}
+	return &Cluster{client: client, opts: opts, logger: logger, events: newQueue(opts.EventQueue)}, nil
+}

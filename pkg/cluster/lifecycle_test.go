@@ -1,0 +1,187 @@
+package cluster_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
+)
+
+// lifecycle runs the pretend kubelet in a bubble, with the runner's pod on its node.
+func lifecycle(t *testing.T, container simcluster.ContainerFunc, test func(*testing.T, world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, container, inProcess)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.sim.Run(ctx) }()
+		must(t, "claim", w.ClaimNode(ctx, w.host(), "runner-a"))
+		must(t, "create", w.EnsurePod(ctx, podSpec("runner-a")))
+		synctest.Wait()
+		test(t, w)
+		cancel()
+		<-done
+	})
+}
+
+func (w world) want(t *testing.T, phase runner.PodPhase, reason string) {
+	t.Helper()
+	synctest.Wait()
+	if pod := w.phase(t, "runner-a"); pod.Phase != phase || pod.Reason != reason {
+		t.Errorf("pod is %s %q, want %s %q", pod.Phase, pod.Reason, phase, reason)
+	}
+}
+
+func untilKilled(ctx context.Context, _ simcluster.Container) int {
+	<-ctx.Done()
+	return 137
+}
+
+func untilStopped(ctx context.Context, ct simcluster.Container) int {
+	select {
+	case <-ct.Stop:
+	case <-ctx.Done():
+		return 137
+	}
+	return 0
+}
+
+func TestExitCodesBecomePhasesAndReasons(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		code   int
+		phase  runner.PodPhase
+		reason string
+	}{
+		{"success", 0, runner.PodSucceeded, ""},
+		{"failure", 7, runner.PodFailed, "Error"},
+		{"out of memory", simcluster.OOMKilled, runner.PodFailed, "OOMKilled"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lifecycle(t, func(context.Context, simcluster.Container) int { return c.code }, func(t *testing.T, w world) {
+				w.want(t, c.phase, c.reason)
+				must(t, "create again", w.EnsurePod(t.Context(), podSpec("runner-a")))
+				// A terminal pod has nothing to wait for.
+				must(t, "delete", w.DeletePod(t.Context(), "runner-a", 30*time.Second))
+				w.want(t, runner.PodGone, "")
+			})
+		})
+	}
+}
+
+func TestTheContainerSeesItsIdentityAndFiles(t *testing.T) {
+	seen := make(chan simcluster.Container, 1)
+	hold := func(ctx context.Context, ct simcluster.Container) int {
+		seen <- ct
+		return untilStopped(ctx, ct)
+	}
+	lifecycle(t, hold, func(t *testing.T, w world) {
+		w.want(t, runner.PodRunning, "")
+		ct := <-seen
+		for name, want := range map[string]string{
+			"RUNNERWARD_RUNNER": "runner-a", "RUNNERWARD_AUDIENCE": audience, "RUNNERWARD_URL": "https://runnerward.runnerward:8443",
+			"POD_NAME": "runner-a", "NODE_NAME": "node-1", "POD_UID": string(w.pod(t, "runner-a").UID),
+		} {
+			if got := ct.Env[name]; got != want {
+				t.Errorf("%s = %q, want %q", name, got, want)
+			}
+		}
+		if got := ct.Files[ct.Env["RUNNERWARD_CA_FILE"]]; got != "PEM" {
+			t.Errorf("the CA file holds %q, want PEM", got)
+		}
+		first, err := ct.Token(ct.Env["RUNNERWARD_TOKEN_FILE"])
+		must(t, "token", err)
+		advance(50 * time.Minute)
+		second, err := ct.Token(ct.Env["RUNNERWARD_TOKEN_FILE"])
+		must(t, "token", err)
+		if first == second {
+			t.Error("the token was not renewed after 80 % of an hour")
+		}
+		if id, err := w.Review(t.Context(), second, audience); err != nil || id.NodeUID != string(w.node.UID) {
+			t.Errorf("Review = %+v, %v", id, err)
+		}
+	})
+}
+
+func TestDeletionStopsThenKills(t *testing.T) {
+	lifecycle(t, untilStopped, func(t *testing.T, w world) {
+		must(t, "delete", w.DeletePod(t.Context(), "runner-a", 30*time.Second))
+		w.want(t, runner.PodGone, "")
+	})
+	lifecycle(t, untilKilled, func(t *testing.T, w world) {
+		must(t, "delete", w.DeletePod(t.Context(), "runner-a", 30*time.Second))
+		advance(29 * time.Second)
+		w.want(t, runner.PodRunning, "")
+		advance(2 * time.Second)
+		w.want(t, runner.PodGone, "")
+	})
+}
+
+func TestTheDeadlineEndsThePod(t *testing.T) {
+	lifecycle(t, untilStopped, func(t *testing.T, w world) {
+		advance(time.Hour + 5*time.Minute - time.Second)
+		w.want(t, runner.PodRunning, "")
+		advance(2 * time.Second)
+		w.want(t, runner.PodFailed, "DeadlineExceeded")
+	})
+}
+
+func TestALostNodeTakesItsPodsWithIt(t *testing.T) {
+	ended := make(chan struct{})
+	container := func(ctx context.Context, ct simcluster.Container) int {
+		defer close(ended)
+		return untilKilled(ctx, ct)
+	}
+	lifecycle(t, container, func(t *testing.T, w world) {
+		if !w.sim.RemoveNode("node-1") {
+			t.Fatal("RemoveNode(node-1) = false, want true")
+		}
+		<-ended
+		w.want(t, runner.PodRunning, "") // a dead kubelet reports nothing
+		nodes, err := w.Nodes(t.Context())
+		must(t, "Nodes", err)
+		if len(nodes) != 1 || nodes[0].Ready {
+			t.Errorf("Nodes() = %+v, want one that is not ready", nodes)
+		}
+		advance(1500 * time.Millisecond)
+		if gone, err := w.NodeGone(t.Context(), "node-1", string(w.node.UID)); !gone || err != nil {
+			t.Errorf("NodeGone = %t, %v, want true", gone, err)
+		}
+		advance(time.Second)
+		w.want(t, runner.PodGone, "")
+	})
+}
+
+func TestAMissingConfigMapKeepsThePodPending(t *testing.T) {
+	lifecycle(t, untilStopped, func(t *testing.T, w world) {
+		pod := w.Manifest(podSpec("runner-b"))
+		pod.Spec.Volumes[1].Projected.Sources[1].ConfigMap.Name = "nowhere"
+		_, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), pod, createOptions)
+		must(t, "create", err)
+		synctest.Wait()
+		if got := w.phase(t, "runner-b"); got.Phase != runner.PodPending || got.Reason != "ContainerCreating" {
+			t.Errorf("pod is %+v, want Pending ContainerCreating", got)
+		}
+		must(t, "delete", w.DeletePod(t.Context(), "runner-b", 30*time.Second))
+		synctest.Wait()
+		if got := w.phase(t, "runner-b"); got.Phase != runner.PodGone {
+			t.Errorf("pod is %+v, want Gone", got)
+		}
+	})
+}
+
+func TestTheKubeletRefusesAPodThatIsForAnotherNode(t *testing.T) {
+	lifecycle(t, untilStopped, func(t *testing.T, w world) {
+		pod := w.Manifest(podSpec("runner-b"))
+		pod.Spec.NodeName = "other-pool" // the affinity still names node-1
+		_, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), pod, createOptions)
+		must(t, "create", err)
+		synctest.Wait()
+		if got := w.phase(t, "runner-b"); got.Phase != runner.PodFailed || got.Reason != "NodeAffinity" {
+			t.Errorf("pod is %+v, want Failed NodeAffinity", got)
+		}
+	})
+}

@@ -1,0 +1,178 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// pageSize bounds one list answer.
+const pageSize = 500
+
+// Nodes lists the nodes that carry the pool's labels.
+func (c *Cluster) Nodes(ctx context.Context) ([]runner.Node, error) {
+	opts := metav1.ListOptions{LabelSelector: labels.Set(c.opts.NodeLabels).String(), Limit: pageSize}
+	var nodes []runner.Node
+	for {
+		list, err := c.client.CoreV1().Nodes().List(ctx, opts)
+		if err != nil {
+			return nil, fmt.Errorf("list the pool's nodes: %w", err)
+		}
+		for i := range list.Items {
+			nodes = append(nodes, nodeOf(&list.Items[i]))
+		}
+		if list.Continue == "" {
+			return nodes, nil
+		}
+		opts.Continue = list.Continue
+	}
+}
+
+func nodeOf(n *corev1.Node) runner.Node {
+	node := runner.Node{
+		Name: n.Name, UID: string(n.UID),
+		BootID: n.Status.NodeInfo.BootID, MachineID: n.Status.NodeInfo.MachineID,
+		ProviderID: n.Spec.ProviderID,
+		OSImage:    n.Status.NodeInfo.OSImage, KubeletVersion: n.Status.NodeInfo.KubeletVersion,
+		Labels:    maps.Clone(n.Labels),
+		Cordoned:  n.Spec.Unschedulable,
+		ClaimedBy: claimedBy(n),
+		CreatedAt: n.CreationTimestamp.Time,
+	}
+	for _, a := range n.Status.Addresses {
+		// Dual-stack nodes list one address per family, the primary first.
+		if a.Type == corev1.NodeInternalIP && node.InternalIP == "" {
+			node.InternalIP = a.Address
+		}
+	}
+	for _, t := range n.Spec.Taints {
+		node.Taints = append(node.Taints, runner.Taint{Key: t.Key, Value: t.Value, Effect: string(t.Effect)})
+	}
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == corev1.NodeReady {
+			node.Ready = cond.Status == corev1.ConditionTrue
+		}
+	}
+	// A node that is being deleted will not serve, whatever its kubelet says.
+	if n.DeletionTimestamp != nil {
+		node.Ready = false
+	}
+	return node
+}
+
+// claimedBy is the runner that the node was claimed for. The taint counts as
+// much as the annotation: losing one of them must not free the node.
+func claimedBy(n *corev1.Node) runner.Name {
+	if name := n.Annotations[ClaimedBy]; name != "" {
+		return runner.Name(name)
+	}
+	for _, t := range n.Spec.Taints {
+		if t.Key == ClaimedTaint {
+			return runner.Name(t.Value)
+		}
+	}
+	return ""
+}
+
+func claimTaint(name runner.Name) corev1.Taint {
+	return corev1.Taint{Key: ClaimedTaint, Value: string(name), Effect: corev1.TaintEffectNoSchedule}
+}
+
+// claimAttempts bounds how often one ClaimNode reads the node again. Kubelets
+// and controllers write to nodes too; that alone must not cost a host.
+const claimAttempts = 3
+
+// ClaimNode cordons, taints and annotates the node in one update that is
+// guarded by the resource version just read. A node that is gone, or is a new
+// one under the old name, is a conflict: the host of the record is no more.
+// When the update loses to another writer the node is read again: only a claim
+// for another runner is a conflict, a heartbeat is not.
+func (c *Cluster) ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error {
+	var err error
+	for range claimAttempts {
+		if err = c.claim(ctx, host, name); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *Cluster) claim(ctx context.Context, host runner.Host, name runner.Name) error {
+	node, err := c.client.CoreV1().Nodes().Get(ctx, host.NodeName, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%w: node %s is gone", supervisor.ErrConflict, host.NodeName)
+	case err != nil:
+		return fmt.Errorf("read node %s: %w", host.NodeName, err)
+	case string(node.UID) != host.NodeUID:
+		return fmt.Errorf("%w: node %s has uid %s, want %s", supervisor.ErrConflict, host.NodeName, node.UID, host.NodeUID)
+	}
+	if by := claimedBy(node); by != "" && by != name {
+		return fmt.Errorf("%w: node %s was claimed for %s", supervisor.ErrConflict, host.NodeName, by)
+	}
+	if !mark(node, name) {
+		return nil
+	}
+	_, err = c.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%w: node %s is gone", supervisor.ErrConflict, host.NodeName)
+	case err != nil:
+		return fmt.Errorf("claim node %s: %w", host.NodeName, err)
+	}
+	return nil
+}
+
+// mark puts every sign of the claim on the node and says whether one was missing.
+func mark(node *corev1.Node, name runner.Name) bool {
+	missing := !node.Spec.Unschedulable || node.Annotations[ClaimedBy] != string(name)
+	node.Spec.Unschedulable = true
+	if node.Annotations == nil {
+		node.Annotations = map[string]string{}
+	}
+	node.Annotations[ClaimedBy] = string(name)
+	want := claimTaint(name)
+	for _, t := range node.Spec.Taints {
+		if t.Key == want.Key && t.Value == want.Value && t.Effect == want.Effect {
+			return missing
+		}
+	}
+	node.Spec.Taints = append(node.Spec.Taints, want)
+	return true
+}
+
+// DeleteNode deletes the node object if it still has this UID.
+func (c *Cluster) DeleteNode(ctx context.Context, name, uid string) error {
+	err := c.client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: new(types.UID(uid))},
+	})
+	switch {
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsConflict(err):
+		// The precondition failed: the node of this UID is gone already.
+		return nil
+	}
+	return fmt.Errorf("delete node %s: %w", name, err)
+}
+
+// NodeGone says whether no node of this name and UID exists.
+func (c *Cluster) NodeGone(ctx context.Context, name, uid string) (bool, error) {
+	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("read node %s: %w", name, err)
+	}
+	return string(node.UID) != uid, nil
+}

@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// EnsurePod creates the runner's pod. A pod that exists under the name is
+// accepted, in whatever phase, when it is on the same node for the same record.
+func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error {
+	want := c.Manifest(spec)
+	pods := c.client.CoreV1().Pods(c.opts.Namespace)
+	_, err := pods.Create(ctx, want, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		return nil
+	case !apierrors.IsAlreadyExists(err):
+		return fmt.Errorf("create pod %s: %w", want.Name, err)
+	}
+	have, err := pods.Get(ctx, want.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read the existing pod %s: %w", want.Name, err)
+	}
+	switch {
+	case have.Spec.NodeName != want.Spec.NodeName:
+		return fmt.Errorf("%w: pod %s is on node %q, want %q", supervisor.ErrConflict, want.Name, have.Spec.NodeName, want.Spec.NodeName)
+	case have.Annotations[AnnotationAuthorized] != string(spec.Authorized):
+		return fmt.Errorf("%w: pod %s is for record %q, want %q", supervisor.ErrConflict, want.Name, have.Annotations[AnnotationAuthorized], spec.Authorized)
+	}
+	return nil
+}
+
+// Pod says how the runner's pod is. A pod that is being deleted is what its
+// phase says until the API server no longer has it.
+func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error) {
+	pod, err := c.client.CoreV1().Pods(c.opts.Namespace).Get(ctx, string(name), metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return runner.Pod{Name: string(name), Phase: runner.PodGone}, nil
+	case err != nil:
+		return runner.Pod{}, fmt.Errorf("read pod %s: %w", name, err)
+	}
+	phase := runner.PodPhase(pod.Status.Phase)
+	switch phase {
+	case runner.PodPending, runner.PodRunning, runner.PodSucceeded, runner.PodFailed:
+	default:
+		return runner.Pod{}, fmt.Errorf("read pod %s: the cluster does not know its phase (%q)", name, pod.Status.Phase)
+	}
+	return runner.Pod{
+		Name: pod.Name, UID: string(pod.UID), NodeName: pod.Spec.NodeName,
+		Phase: phase, Reason: reasonOf(pod),
+	}, nil
+}
+
+var machineWord = regexp.MustCompile(`\A[A-Za-z0-9]{1,64}\z`)
+
+// reasonOf is the first machine word that explains the phase: the pod's own
+// (Evicted, DeadlineExceeded, NodeLost), then a container's (OOMKilled, Error,
+// ImagePullBackOff). Free text is never taken.
+func reasonOf(pod *corev1.Pod) string {
+	candidates := []string{pod.Status.Reason}
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+		for _, s := range list {
+			if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
+				candidates = append(candidates, t.Reason)
+			}
+			if w := s.State.Waiting; w != nil {
+				candidates = append(candidates, w.Reason)
+			}
+		}
+	}
+	for _, c := range candidates {
+		if machineWord.MatchString(c) {
+			return c
+		}
+	}
+	return ""
+}
+
+// DeletePod deletes the pod by name: names are never used twice. Grace is
+// rounded up to whole seconds; 0 removes the object at once.
+func (c *Cluster) DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error {
+	err := c.client.CoreV1().Pods(c.opts.Namespace).Delete(ctx, string(name), metav1.DeleteOptions{
+		GracePeriodSeconds: new(seconds(grace)),
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete pod %s: %w", name, err)
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int64 {
+	return int64((max(d, 0) + time.Second - 1) / time.Second)
+}
