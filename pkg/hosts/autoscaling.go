@@ -1,0 +1,103 @@
+// Package hosts drives the clouds that own the hosts: it says what a cloud
+// itself knows of an instance, ends instances, and tells an end that was
+// observed from one that was only requested.
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+const (
+	// filterChunk stays below the 200 values that a filter may have:
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html
+	filterChunk = 100
+	// memberChunk is the most that DescribeAutoScalingInstances takes.
+	memberChunk = 50
+
+	defaultCallTimeout = 30 * time.Second
+
+	tagGroup = "aws:autoscaling:groupName"
+)
+
+// The shapes of ids. A value that is not an id must never reach a filter,
+// where * and ? are wildcards: what matches nothing would pass for gone.
+var (
+	instanceID = regexp.MustCompile(`\Ai-[0-9a-f]{8,17}\z`)
+	volumeID   = regexp.MustCompile(`\Avol-[0-9a-f]{8,17}\z`)
+)
+
+// ErrForeignGroup refuses to end an instance that belongs to an Auto Scaling
+// group which is not ours.
+var ErrForeignGroup = errors.New("the instance belongs to an Auto Scaling group that is not configured")
+
+// Options configure the driver.
+type Options struct {
+	// Region is recorded as the region of every instance; it must be the one
+	// that the clients ask.
+	Region string
+	// Groups are the Auto Scaling groups whose instances may be ended.
+	Groups []string
+	Logger *zap.Logger
+	// CallTimeout bounds one API call with its retries; 30 s if zero.
+	CallTimeout time.Duration
+}
+
+var _ supervisor.Hosts = (*AutoScaling)(nil)
+
+// AutoScaling drives hosts that belong to Auto Scaling groups, such as EKS
+// managed node groups. It is safe for concurrent use.
+type AutoScaling struct {
+	ec2    *ec2.Client
+	groups *autoscaling.Client
+	opt    Options
+}
+
+// NewAutoScaling makes the driver. It makes no request.
+func NewAutoScaling(cfg aws.Config, opt Options) (*AutoScaling, error) {
+	switch {
+	case opt.Region == "" || opt.Region != cfg.Region:
+		return nil, fmt.Errorf("hosts: region %q, but the AWS configuration asks %q", opt.Region, cfg.Region)
+	case len(opt.Groups) == 0:
+		return nil, errors.New("hosts: no Auto Scaling group given")
+	}
+	if opt.CallTimeout == 0 {
+		opt.CallTimeout = defaultCallTimeout
+	}
+	if opt.Logger == nil {
+		opt.Logger = zap.NewNop()
+	}
+	return &AutoScaling{
+		ec2: ec2.NewFromConfig(cfg),
+		groups: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
+			// The SDK gives up at once on this fault, which passes by itself.
+			o.Retryer = retry.AddWithErrorCodes(o.Retryer, (*astypes.ScalingActivityInProgressFault)(nil).ErrorCode())
+		}),
+		opt: opt,
+	}, nil
+}
+
+// call bounds one API call.
+func (a *AutoScaling) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, a.opt.CallTimeout, fmt.Errorf("no answer within %s", a.opt.CallTimeout))
+}
+
+// because adds the cause of a context that ended to the error it led to.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w (%w)", err, cause)
+	}
+	return err
+}

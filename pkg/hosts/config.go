@@ -1,0 +1,91 @@
+package hosts
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+)
+
+// defaultResponseTimeout bounds the wait for one answer's first byte, so that
+// a connection that went silent costs an attempt and not the whole call.
+const defaultResponseTimeout = 10 * time.Second
+
+// ConfigOptions say how AWS is reached.
+type ConfigOptions struct {
+	// Region must be given: a daemon that guesses its region might look for
+	// its hosts, and not find them, in the wrong one.
+	Region string
+	// Endpoint replaces the services' own endpoints, for a VPC endpoint or a
+	// simulator. It cannot be combined with AWS_USE_FIPS_ENDPOINT.
+	Endpoint string
+	// CAFile is a PEM file of the authorities to trust instead of the system's,
+	// RootCAs the same in memory. The SDK adds those of AWS_CA_BUNDLE to either.
+	CAFile  string
+	RootCAs *x509.CertPool
+	// HTTPClient replaces the transport altogether.
+	HTTPClient aws.HTTPClient
+	// ResponseTimeout bounds the wait for the first byte of one answer; 10 s
+	// if zero. The SDK itself waits for ever.
+	ResponseTimeout time.Duration
+}
+
+// LoadConfig finds credentials as every AWS tool does (environment, web
+// identity of IRSA, Pod Identity, instance role) and returns a configuration
+// whose requests time out. No request is made until a client is used.
+func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
+	if o.Region == "" {
+		return aws.Config{}, errors.New("load the AWS configuration: no region given")
+	}
+	client, err := o.client()
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region), config.WithHTTPClient(client)}
+	if o.Endpoint != "" {
+		load = append(load, config.WithBaseEndpoint(o.Endpoint))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+func (o ConfigOptions) client() (aws.HTTPClient, error) {
+	if o.HTTPClient != nil {
+		return o.HTTPClient, nil
+	}
+	roots := o.RootCAs
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate authorities: %w", err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read the certificate authorities: no certificate in %s", o.CAFile)
+		}
+	}
+	timeout := o.ResponseTimeout
+	if timeout == 0 {
+		timeout = defaultResponseTimeout
+	}
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.ResponseHeaderTimeout = timeout
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		if roots != nil {
+			t.TLSClientConfig.RootCAs = roots.Clone()
+		}
+	}), nil
+}
