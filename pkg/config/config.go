@@ -1,0 +1,273 @@
+// Package config reads the daemon's configuration: one YAML file, strictly.
+// Everything that is wrong is reported at once, each with its place, what is
+// wrong and how to mend it. The comments of the types are the manual.
+//
+// Secrets are never in the file: it names the files that hold them, so the
+// effective configuration can be printed and its digest recorded.
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// Config is the whole file.
+type Config struct {
+	GitHub     GitHub     `yaml:"github"`
+	Pool       Pool       `yaml:"pool"`
+	Limits     Limits     `yaml:"limits"`
+	Supervisor Supervisor `yaml:"supervisor"`
+	Cluster    Cluster    `yaml:"cluster"`
+	Hosts      Hosts      `yaml:"hosts"`
+	Ledger     Ledger     `yaml:"ledger"`
+	Policy     Policy     `yaml:"policy"`
+	Admission  Admission  `yaml:"admission"`
+	Status     Status     `yaml:"status"`
+	Log        Log        `yaml:"log"`
+}
+
+// GitHub says where GitHub is and how we sign in. Exactly one of app and
+// tokenFile is given.
+type GitHub struct {
+	// URL is the organization's own page, https://github.com/ORG.
+	URL string `yaml:"url"`
+	App App    `yaml:"app"`
+	// TokenFile holds a personal access token; meant for trying out.
+	TokenFile string `yaml:"tokenFile"`
+	// CAFile holds the certificates that GitHub Enterprise Server or a
+	// proxy presents, in PEM; empty means those of the system.
+	CAFile string `yaml:"caFile"`
+	// Proxy is the http or https URL of a proxy; empty means none.
+	Proxy string `yaml:"proxy"`
+	// OIDCIssuer signs the tokens of jobs.
+	OIDCIssuer string `yaml:"oidcIssuer"`
+}
+
+// App is a GitHub App installed in the organization.
+type App struct {
+	// ClientID is the App's client id, such as Iv23liABCDEF.
+	ClientID       string `yaml:"clientId"`
+	InstallationID int64  `yaml:"installationId"`
+	// PrivateKeyFile holds the App's private key in PEM, readable by us alone.
+	PrivateKeyFile string `yaml:"privateKeyFile"`
+}
+
+// Pool says which jobs may run here. The policy judges by it.
+type Pool struct {
+	// Name is the name of the runner scale set.
+	Name string `yaml:"name"`
+	// Group is the restricted runner group of the organization.
+	Group string `yaml:"group"`
+	// Labels are what jobs may ask for with runs-on.
+	Labels []string `yaml:"labels"`
+	// OrganizationID is the organization's numeric id: a name can be taken
+	// over, an id cannot.
+	OrganizationID int64        `yaml:"organizationId"`
+	Repositories   []Repository `yaml:"repositories"`
+	// Environment is the protected deployment environment.
+	Environment string `yaml:"environment"`
+	// Workflows is the catalogue of deploy workflows.
+	Workflows []Workflow `yaml:"workflows"`
+	// ApproverTeams are the slugs of the teams whose members may approve.
+	ApproverTeams []string `yaml:"approverTeams"`
+	// Events may trigger a deploy, such as push.
+	Events []string `yaml:"events"`
+	// CoolOff is how long an approval must have stood; 0s asks for nothing.
+	CoolOff time.Duration `yaml:"coolOff"`
+	// MaxFactsAge bounds how old what GitHub said may be when it is judged,
+	// MaxTokenAge how old a job's token may be when it is presented, and
+	// MaxStartAge how long after its authorization a job may start. All in
+	// whole seconds.
+	MaxFactsAge time.Duration `yaml:"maxFactsAge"`
+	MaxTokenAge time.Duration `yaml:"maxTokenAge"`
+	MaxStartAge time.Duration `yaml:"maxStartAge"`
+}
+
+// Repository is a repository that may deploy.
+type Repository struct {
+	// Name is owner/name.
+	Name string `yaml:"name"`
+	ID   int64  `yaml:"id"`
+}
+
+// Workflow is a reusable workflow that may deploy.
+type Workflow struct {
+	// Ref is owner/repo/path@refs/tags/vX.Y.Z.
+	Ref string `yaml:"ref"`
+	// SHA is the commit that the tag names. A tag that was moved is refused.
+	SHA string `yaml:"sha"`
+}
+
+// Limits bound every phase of a job and a runner; see [runner.Limits].
+type Limits struct {
+	MaxRunners    int           `yaml:"maxRunners"`
+	MaxAttempts   int           `yaml:"maxAttempts"`
+	DecideBy      time.Duration `yaml:"decideBy"`
+	BindBy        time.Duration `yaml:"bindBy"`
+	ReleaseBy     time.Duration `yaml:"releaseBy"`
+	IdleTTL       time.Duration `yaml:"idleTTL"`
+	SurplusGrace  time.Duration `yaml:"surplusGrace"`
+	HookGrace     time.Duration `yaml:"hookGrace"`
+	JobTTL        time.Duration `yaml:"jobTTL"`
+	TeardownBy    time.Duration `yaml:"teardownBy"`
+	ConcludeGrace time.Duration `yaml:"concludeGrace"`
+}
+
+// Supervisor tunes the loop.
+type Supervisor struct {
+	// Tick is how often the cluster and the cloud are looked at.
+	Tick time.Duration `yaml:"tick"`
+}
+
+// Cluster says where runner pods run and what they are.
+type Cluster struct {
+	// Name names the cluster in the evidence.
+	Name string `yaml:"name"`
+	// KubeconfigFile is empty inside the cluster.
+	KubeconfigFile string `yaml:"kubeconfigFile"`
+	Namespace      string `yaml:"namespace"`
+	ServiceAccount string `yaml:"serviceAccount"`
+	// NodeLabels and Taint are what makes a node one of the pool.
+	NodeLabels []KeyValue `yaml:"nodeLabels"`
+	Taint      Taint      `yaml:"taint"`
+	// RunnerImage and AgentImage are pinned: name@sha256:digest.
+	RunnerImage string `yaml:"runnerImage"`
+	AgentImage  string `yaml:"agentImage"`
+	// RunnerCommand starts the runner in its image; the agent runs it.
+	RunnerCommand []string `yaml:"runnerCommand"`
+	// AdmissionURL is where the agent reaches us, AdmissionCAConfigMap the
+	// ConfigMap whose ca.crt it trusts.
+	AdmissionURL         string `yaml:"admissionURL"`
+	AdmissionCAConfigMap string `yaml:"admissionCAConfigMap"`
+	// CPU and Memory are both request and limit of the runner container.
+	CPU    string `yaml:"cpu"`
+	Memory string `yaml:"memory"`
+}
+
+// KeyValue is a label or tag. Labels are lists, not maps: keys have dots and
+// capitals, which a map of a configuration file does not keep.
+type KeyValue struct {
+	Key   string `yaml:"key"`
+	Value string `yaml:"value"`
+}
+
+// Taint is a Kubernetes taint.
+type Taint struct {
+	Key    string `yaml:"key"`
+	Value  string `yaml:"value"`
+	Effect string `yaml:"effect"`
+}
+
+// Hosts says what the cloud must say of a host before it serves a job.
+type Hosts struct {
+	// Driver is autoscaling (AWS Auto Scaling groups) or none (hosts are
+	// cordoned for ever, not terminated; for development).
+	Driver string `yaml:"driver"`
+	// Region is where the API is called, Endpoint and CAFile replace AWS's own.
+	Region   string `yaml:"region"`
+	Endpoint string `yaml:"endpoint"`
+	CAFile   string `yaml:"caFile"`
+	// Accounts are the AWS accounts under the business associate addendum.
+	Accounts []string `yaml:"accounts"`
+	Regions  []string `yaml:"regions"`
+	Subnets  []string `yaml:"subnets"`
+	// Groups are the Auto Scaling groups of the pool.
+	Groups []string `yaml:"groups"`
+	// ImageIDs are exact, ImageNames are prefixes; one of them must match.
+	ImageIDs   []string `yaml:"imageIds"`
+	ImageNames []string `yaml:"imageNames"`
+	// ImageOwners are account ids or aliases such as amazon.
+	ImageOwners []string `yaml:"imageOwners"`
+	BootModes   []string `yaml:"bootModes"`
+	// OSImage is a regular expression for the whole of what the node says it
+	// runs, so it starts with ^ and ends with $; empty asks for nothing.
+	OSImage string     `yaml:"osImage"`
+	Tags    []KeyValue `yaml:"tags"`
+}
+
+// Ledger says where the evidence is.
+type Ledger struct {
+	Dir string `yaml:"dir"`
+	// KeysDir holds the signing keys, RootFile what verifies them; both are
+	// made on first start.
+	KeysDir  string `yaml:"keysDir"`
+	RootFile string `yaml:"rootFile"`
+	// Origin names the log for all time, like runnerward.example.com/prod.
+	Origin string `yaml:"origin"`
+}
+
+// Policy says which policy decides.
+type Policy struct {
+	// Dir holds the Rego files; empty means the policy in the binary.
+	Dir string `yaml:"dir"`
+}
+
+// Admission is the endpoint that runner pods talk to.
+type Admission struct {
+	Listen   string `yaml:"listen"`
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+}
+
+// Status is the endpoint that on-call looks at.
+type Status struct {
+	Listen   string `yaml:"listen"`
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// ClientCAFile verifies client certificates; Admins are the common names
+	// that may freeze, drain and kill. Without them nobody may.
+	ClientCAFile string   `yaml:"clientCAFile"`
+	Admins       []string `yaml:"admins"`
+}
+
+// Log says what is logged: level debug, info, warn or error; format json or
+// console.
+type Log struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// defaults are the values of keys that the file leaves out. Lists have none:
+// a decoder would merge a default list with a shorter one of the file.
+func defaults() Config {
+	return Config{
+		GitHub: GitHub{OIDCIssuer: "https://token.actions.githubusercontent.com"},
+		Pool:   Pool{MaxFactsAge: 2 * time.Minute, MaxTokenAge: 5 * time.Minute, MaxStartAge: time.Hour},
+		Limits: Limits{
+			MaxRunners: 6, MaxAttempts: 3,
+			DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
+			IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute,
+			JobTTL: 2 * time.Hour, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
+		},
+		Supervisor: Supervisor{Tick: 2 * time.Second},
+		Admission:  Admission{Listen: ":8443"},
+		Status:     Status{Listen: ":9443"},
+		Log:        Log{Level: "info", Format: "json"},
+	}
+}
+
+// Effective is the configuration in force, defaults and environment included,
+// as YAML. It names secret files and holds no secret, and loads again as it is.
+func (c *Config) Effective() ([]byte, error) {
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(c); err != nil {
+		return nil, fmt.Errorf("encode configuration: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Digest names the effective configuration.
+func (c *Config) Digest() (runner.Digest, error) {
+	b, err := c.Effective()
+	if err != nil {
+		return "", err
+	}
+	return runner.DigestOf(b), nil
+}

@@ -1,0 +1,240 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (v *validation) github() {
+	g := v.GitHub
+	if u := v.https("github.url", g.URL); u != nil {
+		if !isOrg.pattern.MatchString(organization(g.URL)) {
+			v.report("github.url", fmt.Sprintf("%q does not name an organization", g.URL), "write it as https://github.com/ORGANIZATION")
+		}
+	}
+	v.https("github.oidcIssuer", g.OIDCIssuer)
+	if g.Proxy != "" {
+		v.url("github.proxy", g.Proxy, "http", "https")
+	}
+	v.readable("github.caFile", g.CAFile, optional)
+	switch app := g.App != (App{}); {
+	case app && g.TokenFile != "":
+		v.report("github.tokenFile", "given besides app", "keep one of them; app is the safer one")
+	case !app && g.TokenFile == "":
+		v.report("github", "neither app nor tokenFile says how to sign in", "give github.app.clientId, installationId and privateKeyFile")
+	case app:
+		v.shaped("github.app.clientId", g.App.ClientID, isLabel)
+		v.id("github.app.installationId", g.App.InstallationID)
+		v.readable("github.app.privateKeyFile", g.App.PrivateKeyFile, secret)
+	default:
+		v.readable("github.tokenFile", g.TokenFile, secret)
+	}
+}
+
+func (v *validation) id(key string, id int64) {
+	switch {
+	case id == 0:
+		v.report(key, "missing", "give the numeric id")
+	case id < 0:
+		v.report(key, fmt.Sprintf("%d is not an id", id), "give the numeric id")
+	}
+}
+
+func (v *validation) pool() {
+	p := v.Pool
+	v.shaped("pool.name", p.Name, isLabel)
+	v.shaped("pool.group", p.Group, isLabel)
+	v.each("pool.labels", p.Labels, isLabel)
+	v.id("pool.organizationId", p.OrganizationID)
+	v.shaped("pool.environment", p.Environment, isLabel)
+	v.each("pool.approverTeams", p.ApproverTeams, isSlug)
+	v.each("pool.events", p.Events, isWord)
+	v.wholeSeconds("pool.coolOff", p.CoolOff, 0, 24*time.Hour)
+	v.wholeSeconds("pool.maxFactsAge", p.MaxFactsAge, time.Second, time.Hour)
+	v.wholeSeconds("pool.maxTokenAge", p.MaxTokenAge, time.Second, time.Hour)
+	v.wholeSeconds("pool.maxStartAge", p.MaxStartAge, time.Second, 35*24*time.Hour)
+	if len(p.Repositories) == 0 {
+		v.report("pool.repositories", "missing", "list at least one; an empty list allows nothing")
+	}
+	for i, r := range p.Repositories {
+		at := fmt.Sprintf("pool.repositories[%d]", i)
+		v.shaped(at+".name", r.Name, isRepo)
+		v.id(at+".id", r.ID)
+	}
+	if len(p.Workflows) == 0 {
+		v.report("pool.workflows", "missing", "list at least one; an empty list allows nothing")
+	}
+	for i, w := range p.Workflows {
+		at := fmt.Sprintf("pool.workflows[%d]", i)
+		v.shaped(at+".ref", w.Ref, isWorkflow)
+		v.shaped(at+".sha", w.SHA, isCommit)
+	}
+}
+
+func (v *validation) limits() {
+	l := v.Limits
+	v.between("limits.maxRunners", l.MaxRunners, 1, 1000)
+	v.between("limits.maxAttempts", l.MaxAttempts, 1, 20)
+	for _, d := range []struct {
+		key string
+		d   time.Duration
+	}{
+		{"decideBy", l.DecideBy}, {"bindBy", l.BindBy}, {"releaseBy", l.ReleaseBy}, {"idleTTL", l.IdleTTL},
+		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL},
+		{"teardownBy", l.TeardownBy}, {"concludeGrace", l.ConcludeGrace},
+	} {
+		v.positive("limits."+d.key, d.d)
+	}
+	v.before("limits.idleTTL", l.IdleTTL, "limits.jobTTL", l.JobTTL)
+	v.before("limits.surplusGrace", l.SurplusGrace, "limits.idleTTL", l.IdleTTL)
+	v.before("limits.hookGrace", l.HookGrace, "limits.jobTTL", l.JobTTL)
+	// The authorization has to last until a runner that was made for it idles out.
+	v.before("limits.idleTTL", l.IdleTTL, "pool.maxStartAge", v.Pool.MaxStartAge)
+	if t := v.Supervisor.Tick; t < 10*time.Millisecond || t > time.Minute {
+		v.report("supervisor.tick", fmt.Sprintf("%s is out of range", t), "give 10ms to 1m0s")
+	}
+}
+
+func (v *validation) cluster() {
+	c := v.Cluster
+	v.shaped("cluster.name", c.Name, isLabel)
+	v.readable("cluster.kubeconfigFile", c.KubeconfigFile, optional)
+	v.shaped("cluster.namespace", c.Namespace, isDNSLabel)
+	v.shaped("cluster.serviceAccount", c.ServiceAccount, isDNSName)
+	if len(c.NodeLabels) == 0 {
+		v.report("cluster.nodeLabels", "missing", "list the label that makes a node one of the pool")
+	}
+	for i, l := range c.NodeLabels {
+		at := fmt.Sprintf("cluster.nodeLabels[%d]", i)
+		v.shaped(at+".key", l.Key, isLabelKey)
+		if !isLabelVal.pattern.MatchString(l.Value) {
+			v.report(at+".value", fmt.Sprintf("%.100q does not have the right form", l.Value), "give "+isLabelVal.words)
+		}
+		for _, other := range c.NodeLabels[:i] {
+			if other.Key == l.Key {
+				v.report(at+".key", fmt.Sprintf("%q is listed twice", l.Key), "keep one of them")
+			}
+		}
+	}
+	v.shaped("cluster.taint.key", c.Taint.Key, isLabelKey)
+	v.oneOf("cluster.taint.effect", c.Taint.Effect, "NoSchedule", "NoExecute")
+	v.shaped("cluster.runnerImage", c.RunnerImage, isImage)
+	v.shaped("cluster.agentImage", c.AgentImage, isImage)
+	v.https("cluster.admissionURL", c.AdmissionURL)
+	v.shaped("cluster.admissionCAConfigMap", c.AdmissionCAConfigMap, isDNSName)
+	v.shaped("cluster.cpu", c.CPU, isCPU)
+	v.shaped("cluster.memory", c.Memory, isMemory)
+}
+
+func (v *validation) hosts() {
+	h := v.Hosts
+	v.oneOf("hosts.driver", h.Driver, driverAutoscaling, driverNone)
+	v.readable("hosts.caFile", h.CAFile, optional)
+	if h.Endpoint != "" {
+		v.https("hosts.endpoint", h.Endpoint)
+	}
+	v.osImage(h.OSImage)
+	for i, tag := range h.Tags {
+		v.shaped(fmt.Sprintf("hosts.tags[%d].key", i), tag.Key, isAnyText)
+	}
+	if h.Driver != driverAutoscaling {
+		return
+	}
+	v.shaped("hosts.region", h.Region, isRegion)
+	v.each("hosts.accounts", h.Accounts, isAccount)
+	v.each("hosts.regions", h.Regions, isRegion)
+	if !slices.Contains(h.Regions, h.Region) {
+		v.report("hosts.regions", fmt.Sprintf("does not allow %q, where hosts are looked for", h.Region), "list hosts.region too")
+	}
+	v.each("hosts.subnets", h.Subnets, isSubnet)
+	v.each("hosts.groups", h.Groups, isAnyText)
+	v.each("hosts.imageOwners", h.ImageOwners, isOwner)
+	switch {
+	case len(h.ImageIDs) == 0 && len(h.ImageNames) == 0:
+		v.report("hosts", "neither imageIds nor imageNames says which images may run", "list one of them")
+	default:
+		v.eachOf("hosts.imageIds", h.ImageIDs, isImageID)
+		v.eachOf("hosts.imageNames", h.ImageNames, isImageName)
+	}
+	if len(h.BootModes) == 0 {
+		v.report("hosts.bootModes", "missing", "list at least one; an empty list allows nothing")
+	}
+	for i, mode := range h.BootModes {
+		v.oneOf(fmt.Sprintf("hosts.bootModes[%d]", i), mode, "uefi", "uefi-preferred", "legacy-bios")
+	}
+}
+
+// eachOf is each of a list that may be empty.
+func (v *validation) eachOf(key string, list []string, s shape) {
+	if len(list) > 0 {
+		v.each(key, list, s)
+	}
+}
+
+// osImage must match the whole text: an alternative outside of a group would
+// be anchored on one side only, so the whole is wrapped before it is tried.
+func (v *validation) osImage(pattern string) {
+	if pattern == "" {
+		return
+	}
+	inner, start := strings.CutPrefix(pattern, "^")
+	inner, end := strings.CutSuffix(inner, "$")
+	switch _, err := regexp.Compile(pattern); {
+	case err != nil:
+		v.report("hosts.osImage", "not a regular expression: "+err.Error(), "see https://pkg.go.dev/regexp/syntax")
+	case !start || !end || strings.HasSuffix(inner, `\`):
+		v.report("hosts.osImage", "matches a part of the text", "start it with ^ and end it with $")
+	case strings.Contains(inner, "|") && !grouped(inner):
+		v.report("hosts.osImage", "an alternative that is anchored on one side only", "put the alternatives in parentheses: ^(a|b)$")
+	}
+}
+
+// grouped says that every | stands inside parentheses.
+func grouped(pattern string) bool {
+	depth := 0
+	for _, r := range pattern {
+		switch r {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		case '|':
+			if depth == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (v *validation) ledger() {
+	l := v.Ledger
+	v.shaped("ledger.dir", l.Dir, isAnyText)
+	v.shaped("ledger.keysDir", l.KeysDir, isAnyText)
+	v.shaped("ledger.rootFile", l.RootFile, isAnyText)
+	v.shaped("ledger.origin", l.Origin, isOrigin)
+	if l.Dir != "" && l.Dir == l.KeysDir {
+		v.report("ledger.keysDir", "the same folder as ledger.dir", "keep keys apart from what is copied to auditors")
+	}
+	v.folder("ledger.keysDir", l.KeysDir, private)
+	v.folder("policy.dir", v.Policy.Dir, existing)
+}
+
+func (v *validation) endpoints() {
+	v.listen("admission.listen", v.Admission.Listen)
+	v.readable("admission.certFile", v.Admission.CertFile, required)
+	v.readable("admission.keyFile", v.Admission.KeyFile, secret)
+	v.listen("status.listen", v.Status.Listen)
+	v.readable("status.certFile", v.Status.CertFile, required)
+	v.readable("status.keyFile", v.Status.KeyFile, secret)
+	v.readable("status.clientCAFile", v.Status.ClientCAFile, optional)
+	v.eachOf("status.admins", v.Status.Admins, isAnyText)
+	if len(v.Status.Admins) > 0 && v.Status.ClientCAFile == "" {
+		v.report("status.admins", "nobody can prove to be one of them", "give status.clientCAFile")
+	}
+	v.oneOf("log.level", v.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", v.Log.Format, "json", "console")
+}
