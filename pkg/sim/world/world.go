@@ -1,0 +1,282 @@
+// Package world puts the simulators together: a GitHub organization with a
+// restricted runner group, an Auto Scaling group whose instances join a
+// pretend cluster as nodes, and a kubelet that runs the real agent around a
+// stand-in for the runner application. The demo serves it over TLS on
+// loopback; the end-to-end tests serve it over pipes.
+package world
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/runnerward/runnerward/pkg/agent"
+	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
+	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+)
+
+// The reference deployment that the world is populated with.
+const (
+	Org            = "hipaa-app-org"
+	Repository     = "clinical-platform"
+	Group          = "hipaa-prod"
+	Environment    = "production"
+	Team           = "prod-approvers"
+	Namespace      = "gha-runners"
+	ServiceAccount = "hipaa-prod-runner"
+	Region         = "us-east-1"
+	Account        = "111122223333"
+	NodeGroup      = "hipaa-prod-runners"
+	Subnet         = "subnet-0a1b2c3d4e5f60718"
+	AccessKeyID    = "AKIDRUNNERWARDSIM"
+	SecretKey      = "a-secret-that-signs-requests-to-a-simulator"
+	CAConfigMap    = "runnerward-admission-ca"
+	PoolLabelKey   = "stonebridge.io/runner-pool"
+	PoolLabelValue = "hipaa-prod"
+
+	deployPath = Org + "/compliance-workflows/.github/workflows/deploy-prod.yml"
+	// DeployWorkflow is pinned to a tag; BranchWorkflow is the same file on a
+	// branch, which somebody has let into the runner group.
+	DeployWorkflow = deployPath + "@refs/tags/v1.4.0"
+	BranchWorkflow = deployPath + "@refs/heads/main"
+	// DeploySHA is the commit that the tag names.
+	DeploySHA = "4f2c1d9a7b3e5f60718293a4b5c6d7e8f9012345"
+	branchSHA = "9e8d7c6b5a493827160f5e4d3c2b1a0987654321"
+	headSHA   = "0c1d2e3f405162738495a6b7c8d9eaf0b1c2d3e4"
+)
+
+// Labels are what deploy jobs ask for.
+func Labels() []string { return []string{"self-hosted", "hipaa-prod", "linux", "x64"} }
+
+// Options say how fast the world is and how it is reached.
+type Options struct {
+	// Dir is where pods keep their files.
+	Dir string
+	// GitHubURL is the external URL of the simulated GitHub.
+	GitHubURL string
+	AppKey    *rsa.PublicKey
+	Token     string // of GitHub's REST API, instead of the App
+	// ClusterToken is the bearer token of the Kubernetes API.
+	ClusterToken string
+	// AdmissionCA is the PEM that pods trust for the admission API.
+	AdmissionCA []byte
+	// GitHub carries what the runner application and the hook say to GitHub;
+	// Admission what the agent says to the supervisor, nil to follow
+	// AdmissionCA and the URL in the pod.
+	GitHub, Admission *http.Client
+	Assign            simgithub.Assign
+	GHES              bool
+	PollHold          time.Duration
+	SessionTTL        time.Duration
+	ShuttingDown      time.Duration // shutting-down to terminated
+	Refill            time.Duration // until the group replaces a host
+	Boot              time.Duration // until a new host's kubelet is ready
+	CancelGrace       time.Duration // a cancelled hook's life; 10 s on GitHub
+	Hosts             int
+	// JobLog receives what a job's log would show.
+	JobLog func(runner, line string)
+	Seed   uint64
+}
+
+// World is a populated world.
+type World struct {
+	GitHub  *simgithub.Server
+	AWS     *simaws.Server
+	Cluster *simcluster.Cluster
+	// RepositoryID and OrgID are what the configuration has to name.
+	RepositoryID, OrgID int64
+	opts                Options
+}
+
+// AppClientID and AppInstallationID are of the App that the world knows.
+const (
+	AppClientID       = "Iv23simulated0000000"
+	AppInstallationID = 4711
+	orgID             = 990011
+)
+
+// New makes and populates a world. It starts nothing; see [World.Run].
+func New(opts Options) (*World, error) {
+	w := &World{opts: opts, OrgID: orgID}
+	w.GitHub = simgithub.New(simgithub.Config{
+		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
+		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
+		Assign: opts.Assign, Seed: opts.Seed,
+	})
+	w.populate()
+	var err error
+	w.Cluster, err = simcluster.New(simcluster.Options{
+		Namespace: Namespace, ServiceAccounts: []string{ServiceAccount}, Token: opts.ClusterToken,
+		ConfigMaps: map[string]map[string]string{CAConfigMap: {"ca.crt": string(opts.AdmissionCA)}},
+		Issuer:     "https://oidc.eks.us-east-1.amazonaws.com/id/SIMULATED", Seed: opts.Seed, Container: w.container,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the pretend cluster: %w", err)
+	}
+	w.AWS = simaws.New(simaws.Config{
+		Region: Region, AccountID: Account, AccessKeyID: AccessKeyID, SecretAccessKey: SecretKey,
+		ShuttingDown: opts.ShuttingDown, RefillDelay: opts.Refill, LaunchTime: opts.Boot, Seed: opts.Seed,
+		OnLaunch:     w.join,
+		OnTerminated: w.leave,
+	})
+	w.AWS.AddGroup(simaws.Group{
+		Name: NodeGroup, Min: 2, Max: 6, Desired: max(opts.Hosts, 2), SubnetIDs: []string{Subnet},
+		ImageID: "ami-0b0771e0c4e7b0771", ImageName: "bottlerocket-aws-k8s-1.35-x86_64-v1.57.0-8a1b2c3d",
+		ImageOwnerAlias: "amazon", ImageOwnerID: "092701018921", InstanceType: "m6i.large",
+		Tags:       map[string]string{"Compliance": "HIPAA", "Boundary": "production"},
+		HTTPTokens: "required", HopLimit: 1, BootMode: "uefi",
+	})
+	return w, nil
+}
+
+func (w *World) populate() {
+	g := w.GitHub
+	for _, login := range []string{"alice", "bob", "carol", "dave"} {
+		g.AddUser(login)
+	}
+	g.AddTeam(Team, "alice", "carol", "dave")
+	w.RepositoryID = g.AddRepository(Repository)
+	g.SetWorkflowTag(DeployWorkflow, DeploySHA)
+	g.SetWorkflowTag(BranchWorkflow, branchSHA)
+	g.AddGroup(simgithub.Group{
+		Name: Group, Visibility: "selected", Repositories: []string{Repository},
+		RestrictedToWorkflows: true, Workflows: []string{DeployWorkflow, BranchWorkflow},
+	})
+	g.SetEnvironment(Repository, simgithub.Environment{
+		Name: Environment, ReviewerTeams: []string{Team}, PreventSelfReview: true,
+		Policies: []simgithub.BranchPolicy{{Name: "v*.*.*", Type: "tag"}},
+	})
+}
+
+// join makes a running instance a node, as its kubelet would.
+func (w *World) join(in simaws.Instance) {
+	_, err := w.Cluster.AddNode(simcluster.NodeSpec{
+		Name: in.PrivateDNS, ProviderID: in.ProviderID(), InternalIP: in.PrivateIP,
+		Labels:  map[string]string{PoolLabelKey: PoolLabelValue, "kubernetes.io/hostname": in.PrivateDNS},
+		Taints:  []corev1.Taint{{Key: "workload", Value: "hipaa-runner", Effect: corev1.TaintEffectNoSchedule}},
+		OSImage: "Bottlerocket OS 1.57.0 (aws-k8s-1.35)", KubeletVersion: "v1.35.2-eks-1a2b3c4",
+		BootID: "boot-" + in.ID, MachineID: "machine-" + in.ID,
+	})
+	if err != nil {
+		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
+	}
+}
+
+// leave is the cloud controller's view of a dead instance.
+func (w *World) leave(id string) {
+	if in, ok := w.AWS.Instance(id); ok {
+		w.Cluster.RemoveNode(in.PrivateDNS)
+	}
+}
+
+// Run keeps the world going until the context ends.
+func (w *World) Run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- w.Cluster.Run(ctx) }()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w.AWS.Advance()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return <-ended
+		}
+	}
+}
+
+// Deploy describes a run of the caller workflow on a release tag.
+func Deploy(tag, triggeredBy, author string, duration time.Duration) simgithub.RunSpec {
+	return simgithub.RunSpec{
+		Repository: Repository, Tag: tag, HeadSHA: headSHA, Actor: triggeredBy, HeadAuthor: author, Event: "push",
+		WorkflowPath: ".github/workflows/release.yml", JobWorkflowRef: DeployWorkflow, Environment: Environment,
+		Labels: Labels(), Group: Group, Job: "deploy_prod", Duration: duration, IDToken: true,
+	}
+}
+
+// container is a runner pod's main container: the real agent, which claims the
+// JIT config, starts the stand-in runner and is the job-started hook.
+func (w *World) container(ctx context.Context, ct simcluster.Container) int {
+	code, err := w.runPod(ctx, ct)
+	if err != nil {
+		w.say(ct, "pod ends: "+err.Error())
+		return 1
+	}
+	return code
+}
+
+func (w *World) runPod(ctx context.Context, ct simcluster.Container) (int, error) {
+	dir, err := os.MkdirTemp(w.opts.Dir, "pod-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	env, err := w.mount(dir, ct)
+	if err != nil {
+		return 0, err
+	}
+	getenv := func(name string) string { return env[name] }
+	cfg, err := agent.FromEnv(getenv)
+	if err != nil {
+		return 0, err
+	}
+	cfg.HookScript = filepath.Join(dir, "job-started.sh")
+	cfg.Client, cfg.GitHub, cfg.Out = w.opts.Admission, w.opts.GitHub, jobLog{w, ct}
+	a, err := agent.New(cfg)
+	if err != nil {
+		return 0, err
+	}
+	return a.Run(ctx, func(ctx context.Context, runnerEnv map[string]string) (int, error) {
+		app := simgithub.Runner{Client: w.opts.GitHub, Stop: ct.Stop, CancelGrace: w.opts.CancelGrace}
+		return app.Run(ctx, runnerEnv["ACTIONS_RUNNER_INPUT_JITCONFIG"], func(ctx context.Context, hookEnv map[string]string) error {
+			return a.Hook(ctx, func(name string) string { return hookEnv[name] })
+		}), nil
+	})
+}
+
+// mount lays the pod's projected files into a folder and points the pod's
+// environment at them.
+func (w *World) mount(dir string, ct simcluster.Container) (map[string]string, error) {
+	env := map[string]string{}
+	for name, value := range ct.Env {
+		env[name] = value
+	}
+	var problems []error
+	for path, content := range ct.Files {
+		file := filepath.Join(dir, strings.ReplaceAll(strings.Trim(path, "/"), "/", "_"))
+		problems = append(problems, os.WriteFile(file, []byte(content), 0o600))
+		for name, value := range env {
+			if value == path {
+				env[name] = file
+			}
+		}
+	}
+	env[agent.EnvBoundFile] = filepath.Join(dir, "bound")
+	problems = append(problems, os.WriteFile(filepath.Join(dir, "job-started.sh"), []byte("#!/bin/bash\n"), 0o755))
+	return env, errors.Join(problems...)
+}
+
+func (w *World) say(ct simcluster.Container, line string) {
+	if w.opts.JobLog != nil {
+		w.opts.JobLog(ct.Pod.Name, strings.TrimSpace(line))
+	}
+}
+
+type jobLog struct {
+	w  *World
+	ct simcluster.Container
+}
+
+func (l jobLog) Write(b []byte) (int, error) {
+	l.w.say(l.ct, string(b))
+	return len(b), nil
+}
