@@ -1,0 +1,243 @@
+// Package helm holds the chart's tests. They read the chart as text and data
+// and need no helm binary; where one is on the PATH, the chart is rendered and
+// every document is decoded strictly as the API server would.
+package helm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const chart = "runnerward"
+
+type object = map[string]any
+
+func read(t *testing.T, elem ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append([]string{chart}, elem...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// decode refuses unknown fields of v and a second document.
+func decode(t *testing.T, name string, b []byte, v any) {
+	t.Helper()
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(v); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		t.Fatalf("%s: after the first document: %v, want nothing", name, err)
+	}
+}
+
+func values(t *testing.T) object {
+	t.Helper()
+	var v object
+	decode(t, "values.yaml", read(t, "values.yaml"), &v)
+	return v
+}
+
+func schema(t *testing.T) object {
+	t.Helper()
+	var v object
+	if err := json.Unmarshal(read(t, "values.schema.json"), &v); err != nil {
+		t.Fatalf("values.schema.json: %v", err)
+	}
+	return v
+}
+
+func TestChartIsWellFormed(t *testing.T) {
+	var c struct {
+		APIVersion  string   `yaml:"apiVersion"`
+		Name        string   `yaml:"name"`
+		Description string   `yaml:"description"`
+		Type        string   `yaml:"type"`
+		Version     string   `yaml:"version"`
+		AppVersion  string   `yaml:"appVersion"`
+		KubeVersion string   `yaml:"kubeVersion"`
+		Home        string   `yaml:"home"`
+		Sources     []string `yaml:"sources"`
+		Keywords    []string `yaml:"keywords"`
+	}
+	decode(t, "Chart.yaml", read(t, "Chart.yaml"), &c)
+	semver := regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+	if c.APIVersion != "v2" || c.Name != chart || c.Type != "application" || !semver.MatchString(c.Version) || c.AppVersion == "" {
+		t.Errorf("Chart.yaml = %+v, want an application chart v2 called %s with versions", c, chart)
+	}
+}
+
+// closed walks the values and the schema together: each must know the keys of
+// the other, and an object whose keys are ours must refuse all others.
+func closed(t *testing.T, path string, value any, rule object) {
+	t.Helper()
+	properties, ours := rule["properties"].(object)
+	v, isObject := value.(object)
+	if !isObject {
+		return
+	}
+	if !ours {
+		if rule["type"] != "object" {
+			t.Errorf("values%s is an object, the schema says %v", path, rule["type"])
+		}
+		return
+	}
+	if path == ".podSecurityContext" {
+		return // Kubernetes' own fields; only the one that matters is pinned
+	}
+	if rule["additionalProperties"] != false {
+		t.Errorf("schema%s lets unknown keys through", path)
+	}
+	for _, key := range slices.Sorted(maps.Keys(v)) {
+		next, ok := properties[key].(object)
+		if !ok {
+			t.Errorf("values%s.%s is not in the schema", path, key)
+			continue
+		}
+		closed(t, path+"."+key, v[key], next)
+	}
+}
+
+func TestSchemaIsStrictAndKnowsEveryValue(t *testing.T) {
+	closed(t, "", values(t), schema(t))
+}
+
+var reference = regexp.MustCompile(`\.Values\.([A-Za-z0-9_.]*[A-Za-z0-9_])`)
+
+// references are the values that templates use, with the file of each.
+func references(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(chart, "templates", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("templates: %d files, %v", len(files), err)
+	}
+	all := map[string]string{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range reference.FindAllStringSubmatch(string(b), -1) {
+			all[m[1]] = filepath.Base(file)
+		}
+	}
+	return all
+}
+
+func TestTemplatesUseOnlyValuesThatExist(t *testing.T) {
+	used := references(t)
+	for path, file := range used {
+		var value any = values(t)
+		var rule any = schema(t)
+		for key := range strings.SplitSeq(path, ".") {
+			v, _ := value.(object)
+			r, _ := rule.(object)
+			properties, _ := r["properties"].(object)
+			var inValues, inSchema bool
+			if value, inValues = v[key]; !inValues {
+				t.Errorf("%s uses .Values.%s, which values.yaml lacks", file, path)
+			}
+			if rule, inSchema = properties[key]; !inSchema {
+				t.Errorf("%s uses .Values.%s, which the schema lacks", file, path)
+			}
+		}
+	}
+	for key := range values(t) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(used)), func(p string) bool { return p == key || strings.HasPrefix(p, key+".") }) {
+			t.Errorf("values.yaml has %s, which no template uses", key)
+		}
+	}
+}
+
+var action = regexp.MustCompile(`\{\{-?[^}]*\}\}`)
+
+// plain is a template as YAML: lines that are only an action go, other actions
+// become a word.
+func plain(b []byte) []byte {
+	var out [][]byte
+	for line := range bytes.Lines(b) {
+		if rest := action.ReplaceAll(line, nil); len(bytes.TrimSpace(rest)) == 0 && len(bytes.TrimSpace(line)) > 0 {
+			continue
+		}
+		out = append(out, action.ReplaceAll(line, []byte("x")))
+	}
+	return bytes.Join(out, nil)
+}
+
+// TestPermissions is the whole list: a verb more is a decision to be made here.
+func TestPermissions(t *testing.T) {
+	want := []string{
+		"ClusterRole authentication.k8s.io/tokenreviews [create]",
+		"ClusterRole core/nodes [get list update delete]",
+		"Role core/pods [get create delete]",
+		"Role events.k8s.io/events [create]",
+		"Role in default events.k8s.io/events [create]",
+	}
+	var got []string
+	dec := yaml.NewDecoder(bytes.NewReader(plain(read(t, "templates", "rbac.yaml"))))
+	for {
+		var doc struct {
+			Kind     string
+			Metadata struct{ Namespace string }
+			Rules    []struct {
+				APIGroups       []string `yaml:"apiGroups"`
+				Resources       []string
+				Verbs           []string
+				ResourceNames   []string `yaml:"resourceNames"`
+				NonResourceURLs []string `yaml:"nonResourceURLs"`
+			}
+			Subjects []struct{ Kind, Name, Namespace string }
+		}
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := doc.Kind
+		if doc.Metadata.Namespace == "default" {
+			kind += " in default"
+		}
+		for _, r := range doc.Rules {
+			for _, group := range r.APIGroups {
+				if group == "" {
+					group = "core"
+				}
+				for _, resource := range r.Resources {
+					got = append(got, kind+" "+group+"/"+resource+" ["+strings.Join(r.Verbs, " ")+"]")
+				}
+			}
+			got = append(got, r.NonResourceURLs...)
+		}
+		if strings.HasSuffix(doc.Kind, "Binding") && len(doc.Subjects) != 1 {
+			t.Errorf("%s binds %d subjects, want the daemon alone", doc.Kind, len(doc.Subjects))
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("permissions =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestNoSecretIsAValue(t *testing.T) {
+	for _, dir := range []string{"values.yaml", "templates/configmap.yaml", "templates/deployment.yaml"} {
+		if b := read(t, dir); bytes.Contains(b, []byte("PRIVATE KEY")) || bytes.Contains(b, []byte("kind: Secret\n")) || bytes.Contains(b, []byte("stringData")) {
+			t.Errorf("%s holds or makes a secret", dir)
+		}
+	}
+}
