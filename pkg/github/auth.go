@@ -22,8 +22,11 @@ import (
 // maxBody bounds what is read of one answer, in bytes.
 const maxBody = 8 << 20
 
-// newTransport is the default transport with our roots and proxy.
-func newTransport(roots *x509.CertPool, proxy func(*http.Request) (*url.URL, error)) http.RoundTripper {
+// newTransport is the given one, else the default with our roots and proxy.
+func newTransport(given http.RoundTripper, roots *x509.CertPool, proxy func(*http.Request) (*url.URL, error)) http.RoundTripper {
+	if given != nil {
+		return boundedTransport{given}
+	}
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},

@@ -35,6 +35,8 @@ type Config struct {
 	RootCAs *x509.CertPool
 	// Proxy is as in [http.Transport]; nil takes it from the environment.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Transport replaces the connection to GitHub, RootCAs and Proxy with it.
+	Transport http.RoundTripper
 	// Exactly one of App and Token authenticates.
 	App   *AppAuth
 	Token supervisor.Secret
@@ -112,7 +114,7 @@ func New(cfg Config, logger *zap.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	auth, err := newAuthTransport(cfg, api, newTransport(cfg.RootCAs, cfg.Proxy))
+	auth, err := newAuthTransport(cfg, api, newTransport(cfg.Transport, cfg.RootCAs, cfg.Proxy))
 	if err != nil {
 		return nil, err
 	}

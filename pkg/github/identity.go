@@ -27,6 +27,8 @@ type IdentityConfig struct {
 	RootCAs *x509.CertPool
 	// Proxy is as in [http.Transport]; nil takes it from the environment.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Transport replaces the connection to the issuer, RootCAs and Proxy with it.
+	Transport http.RoundTripper
 	// Timeout bounds one request to the issuer; 0 is 10 s.
 	Timeout time.Duration
 }
@@ -59,7 +61,7 @@ func NewIdentity(cfg IdentityConfig) (*Identity, error) {
 	}
 	i := &Identity{
 		issuer: cfg.Issuer,
-		client: &http.Client{Transport: newTransport(cfg.RootCAs, cfg.Proxy), Timeout: cfg.Timeout, CheckRedirect: sameHost},
+		client: &http.Client{Transport: newTransport(cfg.Transport, cfg.RootCAs, cfg.Proxy), Timeout: cfg.Timeout, CheckRedirect: sameHost},
 		keys:   make(chan oidc.KeySet, 1),
 	}
 	i.keys <- nil

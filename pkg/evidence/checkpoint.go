@@ -1,0 +1,94 @@
+package evidence
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Checkpoint is the size and root of a log. See https://c2sp.org/tlog-checkpoint.
+type Checkpoint struct {
+	Origin string
+	Size   uint64
+	Root   tlog.Hash
+}
+
+// Text is the body that is signed.
+func (c Checkpoint) Text() string {
+	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+}
+
+// SignCheckpoint makes the signed note. Ed25519 is deterministic: the same
+// checkpoint and key give the same bytes, so that a replay after a crash
+// writes what was there before.
+func SignCheckpoint(c Checkpoint, s note.Signer) ([]byte, error) {
+	signed, err := note.Sign(&note.Note{Text: c.Text()}, s)
+	if err != nil {
+		return nil, fmt.Errorf("sign checkpoint of size %d: %w", c.Size, err)
+	}
+	return signed, nil
+}
+
+// Checkpoint checks a checkpoint of this log. The bytes must be exactly what
+// [SignCheckpoint] writes: note.Open decodes base64 leniently and passes over
+// signatures that it does not know, both of which would let a byte change
+// unseen. Its error is a [*Problem].
+func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) {
+	cp, opened, err := v.openCheckpoint(b)
+	if err != nil {
+		return cp, err
+	}
+	if len(opened.Sigs) != 1 {
+		return cp, problem(7, "checkpoint", "the checkpoint has %d signatures of the log, want 1", len(opened.Sigs))
+	}
+	sig := opened.Sigs[0]
+	raw, err := base64.StdEncoding.DecodeString(sig.Base64)
+	if err != nil {
+		return cp, problem(7, "checkpoint", "the signature is not base64: %v", err)
+	}
+	canonical := cp.Text() + "\n— " + sig.Name + " " + base64.StdEncoding.EncodeToString(raw) + "\n"
+	if canonical != string(b) {
+		return cp, problem(7, "checkpoint", "the checkpoint is not in its canonical form")
+	}
+	return cp, nil
+}
+
+// openCheckpoint is lenient about other signatures, such as a witness'.
+func (v *Verifier) openCheckpoint(b []byte) (Checkpoint, *note.Note, error) {
+	opened, err := note.Open(b, note.VerifierList(v.log))
+	if err != nil {
+		return Checkpoint{}, nil, problem(7, "checkpoint", "the checkpoint is not signed by the log's key: %v", err)
+	}
+	cp, err := parseCheckpoint(opened.Text)
+	if err != nil {
+		return Checkpoint{}, nil, problem(7, "checkpoint", "%v", err)
+	}
+	if cp.Origin != v.root.Origin {
+		return cp, nil, problem(7, "checkpoint-origin", "the checkpoint is of log %.80q, not of %q", cp.Origin, v.root.Origin)
+	}
+	return cp, opened, nil
+}
+
+func parseCheckpoint(text string) (Checkpoint, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 4 {
+		return Checkpoint{}, fmt.Errorf("the checkpoint has %d lines, want 3", len(lines)-1)
+	}
+	size, err := strconv.ParseUint(lines[1], 10, 63)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("the checkpoint's size %.40q is not a number", lines[1])
+	}
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != tlog.HashSize {
+		return Checkpoint{}, fmt.Errorf("the checkpoint's root %.80q is not a hash", lines[2])
+	}
+	cp := Checkpoint{Origin: lines[0], Size: size, Root: tlog.Hash(root)}
+	if cp.Text() != text {
+		return Checkpoint{}, fmt.Errorf("the checkpoint's text is not in its canonical form")
+	}
+	return cp, nil
+}

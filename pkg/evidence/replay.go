@@ -1,0 +1,75 @@
+package evidence
+
+import (
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// Replay reads the envelopes of a log in order: it grows the tree, follows the
+// chains and decodes the events. A ledger uses it when it opens and goes on
+// from where it ended; [Verify] uses it for the whole log. It is not safe for
+// concurrent use.
+type Replay struct {
+	Tree   *Tree
+	Chains *Chains
+	keys   *Verifier
+}
+
+// NewReplay is at the beginning of a log that is checked with these keys.
+func NewReplay(keys *Verifier) *Replay {
+	return &Replay{Tree: &Tree{}, Chains: NewChains(), keys: keys}
+}
+
+// Next reads the next envelope. It returns everything that is wrong with it
+// and goes on all the same, so that one bad record does not hide the next. The
+// event of the record is nil when it could not be decoded.
+func (r *Replay) Next(envelope []byte) (runner.Record, []error) {
+	rec := runner.Record{Index: r.Tree.Size(), Digest: runner.DigestOf(envelope)}
+	var errs []error
+	if err := r.Tree.Add(envelope); err != nil {
+		errs = append(errs, err)
+	}
+	payload, keyID, err := r.keys.Envelope(envelope)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if payload == nil {
+		return rec, errs
+	}
+	signed := err == nil
+	st, err := ParseStatement(payload)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	rec.At = st.Predicate.ObservedAt
+	if signed {
+		if err := r.keys.ValidAt(keyID, rec.At); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	e, err := runner.DecodeEvent(st.Predicate.Event, st.Predicate.Detail)
+	if err != nil {
+		// The chain goes on from here, or every later record of it would be
+		// blamed for this one.
+		r.Chains.link(st.Predicate.Chain, rec.Digest)
+		return rec, append(errs, problem(9, "closed-fields", "%v", err))
+	}
+	errs = append(errs, r.Chains.Check(st, e)...)
+	r.Chains.Add(e, rec.Digest)
+	rec.Event = e
+	return rec, errs
+}
+
+// inputs are the digests of the attachments that an event rests on.
+func inputs(e runner.Event) []runner.Digest {
+	switch e := e.(type) {
+	case runner.Authorized:
+		return []runner.Digest{e.Decision.Input}
+	case runner.Denied:
+		return []runner.Digest{e.Decision.Input}
+	case runner.Started:
+		return []runner.Digest{e.Decision.Input}
+	case runner.Refused:
+		return []runner.Digest{e.Decision.Input}
+	}
+	return nil
+}

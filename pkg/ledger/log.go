@@ -1,0 +1,291 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+var _ supervisor.Ledger = (*Log)(nil)
+
+// DefaultViewEvery is how often the view is published while records come in.
+const DefaultViewEvery = 10 * time.Second
+
+// errUnsettled is returned by Append after an error, until Recover.
+var errUnsettled = errors.New("the last append may or may not be in the log: recover first")
+
+// Options of a [Log].
+type Options struct {
+	// Recorder names the writer in every record.
+	Recorder evidence.Recorder
+	// ViewEvery is the least time between two publications of the view,
+	// measured by the times of records; zero means [DefaultViewEvery].
+	ViewEvery time.Duration
+}
+
+// Log is the append-only log. Append, Recover, PublishView and Close must not
+// be called concurrently; PutBlob, Head and ViewError may be called at any time.
+//
+// It keeps the hashes of the whole tree in memory, 64 bytes a record, and the
+// envelopes that the last, partial entry bundle of the view consists of.
+type Log struct {
+	store   Store
+	keys    *Keys
+	options Options
+	replay  *evidence.Replay
+	view    view
+
+	// pending is the record that an append has begun and not acknowledged.
+	pending *pending
+	// unsettled: an append failed and Recover has not been called since.
+	unsettled bool
+
+	mu      sync.Mutex // guards what follows
+	fenced  error
+	size    uint64
+	head    []byte // the newest checkpoint
+	viewErr error
+}
+
+// pending is an append under way. The envelope is signed once: ECDSA would
+// give other bytes the next time, and the store must be asked about these.
+type pending struct {
+	record   runner.Record
+	envelope []byte
+	segment  []byte
+	landed   bool // the segment is durable and ours; tree and chains hold it
+}
+
+// Append implements [supervisor.Ledger]: segment, then checkpoint, then the
+// acknowledgement. A failure to publish the view does not fail it.
+func (l *Log) Append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error) {
+	if err := l.fence(); err != nil {
+		return runner.Record{}, err
+	}
+	if l.unsettled {
+		return runner.Record{}, errUnsettled
+	}
+	l.unsettled = true
+	rec, err := l.append(ctx, at, e)
+	if err != nil {
+		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), err)
+	}
+	l.unsettled = false
+	if l.view.due(rec.At, l.options.ViewEvery) {
+		l.keepViewError(l.publish(ctx, rec.At))
+	}
+	return rec, nil
+}
+
+func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error) {
+	payload, read, err := l.replay.Chains.Statement(l.options.Recorder, at, e)
+	if err != nil {
+		return runner.Record{}, err
+	}
+	envelope, err := evidence.Sign(ctx, l.keys, payload)
+	if err != nil {
+		return runner.Record{}, err
+	}
+	l.pending = &pending{
+		record: runner.Record{
+			Index: l.replay.Tree.Size(), Digest: runner.DigestOf(envelope), At: at.Round(0).UTC(), Event: read,
+		},
+		envelope: envelope,
+		segment:  evidence.AppendEntry(nil, envelope),
+	}
+	return l.settle(ctx)
+}
+
+// settle brings the pending record to its end from wherever it stopped. It may
+// be called again after any failure.
+func (l *Log) settle(ctx context.Context) (runner.Record, error) {
+	p := l.pending
+	if !p.landed {
+		// The commit point. After a crash from here on the record stands.
+		if err := l.createSame(ctx, evidence.SegmentName(p.record.Index), p.segment); err != nil {
+			return runner.Record{}, err
+		}
+		if err := l.replay.Tree.Add(p.envelope); err != nil {
+			return runner.Record{}, err
+		}
+		l.replay.Chains.Add(p.record.Event, p.record.Digest)
+		l.view.add(p.envelope)
+		p.landed = true
+	}
+	// Never before the segment is durable, so that no fork is ever signed.
+	if err := l.checkpoint(ctx); err != nil {
+		return runner.Record{}, err
+	}
+	l.pending = nil
+	return p.record, nil
+}
+
+// createSame creates an object or finds that it is there with these very
+// bytes, which is an earlier attempt of ours whose answer was lost. Other bytes
+// are another writer's.
+func (l *Log) createSame(ctx context.Context, name string, data []byte) error {
+	err := l.store.Create(ctx, name, data)
+	if !errors.Is(err, ErrExists) {
+		return err
+	}
+	stored, err := l.store.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(stored, data) {
+		return l.fenceOff(name)
+	}
+	return nil
+}
+
+// checkpoint signs the tree as it stands. A stored checkpoint with other bytes
+// is as good if it is valid for the same size and root.
+func (l *Log) checkpoint(ctx context.Context) error {
+	size := l.replay.Tree.Size()
+	signed, err := l.signCheckpoint(size)
+	if err != nil {
+		return err
+	}
+	name := evidence.CheckpointName(size)
+	err = l.store.Create(ctx, name, signed)
+	if errors.Is(err, ErrExists) {
+		signed, err = l.acceptCheckpoint(ctx, name, signed)
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.size, l.head = size, signed
+	return nil
+}
+
+func (l *Log) acceptCheckpoint(ctx context.Context, name string, ours []byte) ([]byte, error) {
+	stored, err := l.store.Read(ctx, name)
+	if err != nil || bytes.Equal(stored, ours) {
+		return stored, err
+	}
+	keys, err := l.keys.Root().Verifier()
+	if err != nil {
+		return nil, err
+	}
+	want, err := keys.Checkpoint(ours)
+	if err != nil {
+		return nil, err
+	}
+	if got, err := keys.Checkpoint(stored); err != nil || got != want {
+		return nil, l.fenceOff(name)
+	}
+	return stored, nil
+}
+
+func (l *Log) signCheckpoint(size uint64) ([]byte, error) {
+	root, err := l.replay.Tree.Root(size)
+	if err != nil {
+		return nil, err
+	}
+	return evidence.SignCheckpoint(evidence.Checkpoint{Origin: l.keys.Root().Origin, Size: size, Root: root}, l.keys.log)
+}
+
+// Recover implements [supervisor.Ledger]. A record whose append failed is
+// brought to its end with the bytes that were signed then, whether they had
+// reached the store or not: a request that timed out may still arrive, and
+// only its own bytes can take its place without a conflict.
+func (l *Log) Recover(ctx context.Context) ([]runner.Record, error) {
+	if err := l.fence(); err != nil {
+		return nil, err
+	}
+	if l.pending == nil {
+		if err := l.foreign(ctx); err != nil {
+			return nil, fmt.Errorf("recover: %w", err)
+		}
+		l.unsettled = false
+		return nil, nil
+	}
+	rec, err := l.settle(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	l.unsettled = false
+	return []runner.Record{rec}, nil
+}
+
+// foreign looks for a record at our next place, which we did not write.
+func (l *Log) foreign(ctx context.Context) error {
+	name := evidence.SegmentName(l.replay.Tree.Size())
+	_, err := l.store.Read(ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return l.fenceOff(name)
+}
+
+// PutBlob implements [supervisor.Ledger].
+func (l *Log) PutBlob(ctx context.Context, b []byte) (runner.Digest, error) {
+	if err := l.fence(); err != nil {
+		return "", err
+	}
+	digest := runner.DigestOf(b)
+	name := evidence.BlobName(digest)
+	err := l.store.Create(ctx, name, b)
+	if err == nil {
+		return digest, nil
+	}
+	if !errors.Is(err, ErrExists) {
+		return "", fmt.Errorf("store attachment: %w", err)
+	}
+	stored, err := l.store.Read(ctx, name)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("store attachment: %w", err)
+	case !bytes.Equal(stored, b):
+		return "", fmt.Errorf("store attachment: %s holds other bytes than its name says", name)
+	}
+	return digest, nil
+}
+
+// Head is the number of acknowledged records and the newest checkpoint, empty
+// while there is none.
+func (l *Log) Head() (size uint64, checkpoint string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size, string(l.head)
+}
+
+// ViewError is why the view could not be published the last time, nil if it
+// could. It concerns readers of the view only, never the log.
+func (l *Log) ViewError() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.viewErr
+}
+
+func (l *Log) keepViewError(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.viewErr = err
+}
+
+func (l *Log) fence() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fenced
+}
+
+// fenceOff ends this log for ever.
+func (l *Log) fenceOff(name string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fenced = fmt.Errorf("%s is not what this writer wrote: %w", name, supervisor.ErrFenced)
+	return l.fenced
+}
