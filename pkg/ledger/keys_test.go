@@ -57,7 +57,7 @@ func TestKeysAreMadeOncePrivateAndReadAgain(t *testing.T) {
 
 func TestKeysThatOthersMayReadAreRefusedWithTheMend(t *testing.T) {
 	for _, name := range []string{ledger.RecordKeyFile, ledger.LogKeyFile} {
-		for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o601} {
+		for _, mode := range []os.FileMode{0o644, 0o604, 0o660, 0o601} {
 			folder := t.TempDir()
 			if _, err := ledger.OpenKeys(folder, origin, runnertest.Start()); err != nil {
 				t.Fatal(err)

@@ -82,6 +82,8 @@ type Options struct {
 	Boot              time.Duration // until a new host's kubelet is ready
 	CancelGrace       time.Duration // a cancelled hook's life; 10 s on GitHub
 	Hosts             int
+	// HookEnv changes the environment that the runner gives to the hook.
+	HookEnv func(env map[string]string)
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -238,6 +240,9 @@ func (w *World) runPod(ctx context.Context, ct simcluster.Container) (int, error
 	return a.Run(ctx, func(ctx context.Context, runnerEnv map[string]string) (int, error) {
 		app := simgithub.Runner{Client: w.opts.GitHub, Stop: ct.Stop, CancelGrace: w.opts.CancelGrace}
 		return app.Run(ctx, runnerEnv["ACTIONS_RUNNER_INPUT_JITCONFIG"], func(ctx context.Context, hookEnv map[string]string) error {
+			if w.opts.HookEnv != nil {
+				w.opts.HookEnv(hookEnv)
+			}
 			return a.Hook(ctx, func(name string) string { return hookEnv[name] })
 		}), nil
 	})

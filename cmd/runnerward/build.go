@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"crypto/fips140"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/runnerward/runnerward/pkg/admission"
+	"github.com/runnerward/runnerward/pkg/cluster"
+	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/github"
+	"github.com/runnerward/runnerward/pkg/hosts"
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/status"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+	"github.com/runnerward/runnerward/scaleset"
+)
+
+const (
+	// callTimeout bounds one task's calls to GitHub, the cluster and the cloud.
+	callTimeout = 45 * time.Second
+	// history is how long finished jobs stay on the status page.
+	history = 24 * time.Hour
+	// shutdownGrace is how long open questions of agents may take at the end.
+	shutdownGrace = 5 * time.Second
+	// unboundPoll is how long a poll lasts while a runner waits for its job.
+	unboundPoll = 5 * time.Second
+	// podTTLSlack lets the supervisor end a job before the kubelet does.
+	podTTLSlack = 10 * time.Minute
+)
+
+// daemon is everything that serve runs.
+type daemon struct {
+	log        *ledger.Log
+	store      *ledger.Dir
+	cluster    *cluster.Cluster
+	supervisor *supervisor.Supervisor
+	admission  admission.Server
+	status     *status.Server
+}
+
+func (d *daemon) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	return errors.Join(d.log.Close(ctx), d.store.Close())
+}
+
+// build makes the parts in the order of their dependence: the policy and the
+// log first, because without them nothing may be asked for at all.
+func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon, error) {
+	bundle, err := loadPolicy(cfg)
+	if err != nil {
+		return nil, failWith(exitUsage, err)
+	}
+	d := &daemon{}
+	records, err := d.openLedger(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	opts := supervisor.Options{
+		Ledger: d.log, Policy: bundle, Pool: cfg.RunnerPool(), Limits: cfg.RunnerLimits(), Rules: cfg.VetRules(),
+		Tick: cfg.Supervisor.Tick, CallTimeout: callTimeout, History: history,
+		NewName: func() runner.Name { return newName(cfg.Pool.Name) },
+		Version: buildVersion(), Instance: hostname(), FIPS: fipsEnabled(), Logger: logger.Named("supervisor"),
+	}
+	if opts.ConfigDigest, err = cfg.Digest(); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	if err := d.connect(ctx, cfg, logger, &opts); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	statusOpts, err := statusOptions(cfg, logger)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	meter := &meter{}
+	opts.OnRecord = meter.record
+	if d.supervisor, err = supervisor.New(opts, records); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	statusOpts.Source, statusOpts.Control = d.supervisor, d.supervisor
+	d.status = status.New(statusOpts)
+	meter.to = d.status
+	if d.admission, err = admissionServer(cfg, d.supervisor, logger); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.Record, error) {
+	keys, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, time.Now().UTC())
+	if err != nil {
+		return nil, fmt.Errorf("ledger.keysDir: %w", err)
+	}
+	root, err := keys.Root().Encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode the root of trust: %w", err)
+	}
+	if err := writeRoot(cfg.Ledger.RootFile, root); err != nil {
+		return nil, err
+	}
+	if d.store, err = ledger.OpenDir(cfg.Ledger.Dir); err != nil {
+		return nil, fmt.Errorf("ledger.dir: %w", err)
+	}
+	var records []runner.Record
+	d.log, records, err = ledger.Open(ctx, d.store, keys, ledger.Options{
+		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("ledger.dir: %w", err), d.store.Close())
+	}
+	return records, nil
+}
+
+// recorderID names this program in every statement that it signs.
+const recorderID = "https://github.com/runnerward/runnerward"
+
+// connect makes the adapters. GitHub is asked for the scale set here: a wrong
+// group, label or credential ends the start with a clear message.
+func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Logger, opts *supervisor.Options) error {
+	roots, err := readPool("github.caFile", cfg.GitHub.CAFile)
+	if err != nil {
+		return err
+	}
+	proxy, err := proxyOf(cfg.GitHub.Proxy)
+	if err != nil {
+		return err
+	}
+	if opts.Hosts, err = newHosts(ctx, cfg, logger); err != nil {
+		return err
+	}
+	if d.cluster, err = newCluster(cfg, logger); err != nil {
+		return err
+	}
+	opts.Cluster = d.cluster
+	gh, identity, set, err := gitHubConfigs(cfg, roots, proxy)
+	if err != nil {
+		return err
+	}
+	client, err := github.New(gh, logger.Named("github"))
+	if err != nil {
+		return failWith(exitUsage, err)
+	}
+	opts.GitHub, opts.ServerURL = client, serverOf(cfg.GitHub.URL)
+	if opts.Identity, err = github.NewIdentity(identity); err != nil {
+		return failWith(exitUsage, fmt.Errorf("github.oidcIssuer: %w", err))
+	}
+	set.PollFor = func() time.Duration {
+		if d.supervisor != nil && d.supervisor.Unbound() {
+			return unboundPoll
+		}
+		return 0
+	}
+	scaleSet, err := scaleset.Open(ctx, set, logger.Named("scaleset"))
+	if err != nil {
+		return fmt.Errorf("open the runner scale set: %w", err)
+	}
+	opts.Queue, opts.Registrar = scaleSet, scaleSet
+	return nil
+}
+
+func gitHubConfigs(cfg *config.Config, roots *x509.CertPool, proxy func(*http.Request) (*url.URL, error)) (github.Config, github.IdentityConfig, scaleset.Config, error) {
+	pool := cfg.RunnerPool()
+	gh := github.Config{
+		URL: cfg.GitHub.URL, Org: pool.Organization, RootCAs: roots, Proxy: proxy, Environment: cfg.Pool.Environment,
+		ApproverTeams: cfg.Pool.ApproverTeams, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, RunnerScaleSetName: cfg.Pool.Name,
+	}
+	set := scaleset.Config{
+		URL: cfg.GitHub.URL, Name: cfg.Pool.Name, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, Owner: hostname(),
+		RootCAs: roots, Proxy: proxy, Version: buildVersion(),
+	}
+	identity := github.IdentityConfig{Issuer: cfg.GitHub.OIDCIssuer, RootCAs: roots, Proxy: proxy}
+	if cfg.GitHub.TokenFile != "" {
+		token, err := readSecret("github.tokenFile", cfg.GitHub.TokenFile)
+		if err != nil {
+			return gh, identity, set, err
+		}
+		gh.Token, set.Token = token, token
+		return gh, identity, set, nil
+	}
+	key, err := readSecret("github.app.privateKeyFile", cfg.GitHub.App.PrivateKeyFile)
+	if err != nil {
+		return gh, identity, set, err
+	}
+	gh.App = &github.AppAuth{ClientID: cfg.GitHub.App.ClientID, InstallationID: cfg.GitHub.App.InstallationID, PrivateKeyPEM: key}
+	set.App = &scaleset.AppAuth{ClientID: cfg.GitHub.App.ClientID, InstallationID: cfg.GitHub.App.InstallationID, PrivateKeyPEM: key}
+	return gh, identity, set, nil
+}
+
+func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supervisor.Hosts, error) {
+	if cfg.Hosts.Driver == "none" {
+		return hosts.None{}, nil
+	}
+	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: cfg.Hosts.Region, Endpoint: cfg.Hosts.Endpoint, CAFile: cfg.Hosts.CAFile})
+	if err != nil {
+		return nil, err
+	}
+	return hosts.NewAutoScaling(aws, hosts.Options{Region: cfg.Hosts.Region, Groups: cfg.Hosts.Groups, Logger: logger.Named("hosts")})
+}
+
+func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error) {
+	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile)
+	if err != nil {
+		return nil, err
+	}
+	rules := cfg.VetRules()
+	return cluster.New(client, cluster.Options{
+		Namespace: cfg.Cluster.Namespace, NodeLabels: rules.Labels, Taint: rules.Taint, ServiceAccount: cfg.Cluster.ServiceAccount,
+		RunnerImage: cfg.Cluster.RunnerImage, AgentImage: cfg.Cluster.AgentImage, AdmissionURL: cfg.Cluster.AdmissionURL,
+		AdmissionCAConfigMap: cfg.Cluster.AdmissionCAConfigMap, RunnerCommand: cfg.Cluster.RunnerCommand,
+		CPU: cfg.Cluster.CPU, Memory: cfg.Cluster.Memory, PodTTLSlack: podTTLSlack,
+		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, EventInstance: hostname(),
+	}, logger.Named("cluster"))
+}
+
+func readPool(key, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, failWith(exitUsage, fmt.Errorf("%s: %w", key, err))
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, failWith(exitUsage, fmt.Errorf("%s: %s holds no certificate", key, file))
+	}
+	return pool, nil
+}
+
+func readSecret(key, file string) (supervisor.Secret, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return supervisor.Secret{}, failWith(exitUsage, fmt.Errorf("%s: %w", key, err))
+	}
+	return supervisor.NewSecret(strings.TrimSpace(string(b))), nil
+}
+
+// proxyOf is nil, which follows the environment, when no proxy is configured.
+func proxyOf(raw string) (func(*http.Request) (*url.URL, error), error) {
+	if raw == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, failWith(exitUsage, errors.New("github.proxy is not a URL"))
+	}
+	return http.ProxyURL(u), nil
+}
+
+// serverOf is scheme and host of the organization's URL.
+func serverOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// newName is the pool's name and 80 random bits.
+func newName(pool string) runner.Name {
+	var b [10]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // crypto/rand.Read never returns an error
+	}
+	prefix := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(pool))
+	prefix = strings.Trim(prefix[:min(len(prefix), 40)], "-")
+	return runner.Name(prefix + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:])))
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "unknown"
+	}
+	return name
+}
+
+func fipsEnabled() bool { return fips140.Enabled() }
+
+func newLogger(cfg config.Log) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(cfg.Level)
+	if err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	zc := zap.NewProductionConfig()
+	zc.Level = zap.NewAtomicLevelAt(level)
+	zc.Encoding = cfg.Format
+	zc.DisableStacktrace = true
+	zc.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	zc.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
+	zc.Sampling = nil // what happened to a deploy is never sampled away
+	return zc.Build()
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/runnerward/runnerward/configs"
+	"github.com/runnerward/runnerward/pkg/admission"
+	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/policy"
+	"github.com/runnerward/runnerward/pkg/status"
+)
+
+func serveCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run the supervisor until it is told to end (SIGTERM)",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "config"); err != nil {
+				return err
+			}
+			cfg, err := config.Load(file, os.Environ())
+			if err != nil {
+				return failWith(exitUsage, err)
+			}
+			return serve(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "f", "", "configuration file (YAML)")
+	return cmd
+}
+
+func checkConfigCommand() *cobra.Command {
+	var (
+		file    string
+		offline bool
+	)
+	cmd := &cobra.Command{
+		Use:   "check-config --config FILE",
+		Short: "Check a configuration as serve would and print it as it takes effect (exit 2 when it is refused)",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "config"); err != nil {
+				return err
+			}
+			var opts []config.Option
+			if offline {
+				opts = append(opts, config.Offline())
+			}
+			cfg, err := config.Load(file, os.Environ(), opts...)
+			if err != nil {
+				return failWith(exitUsage, err)
+			}
+			if !offline {
+				if _, err := loadPolicy(cfg); err != nil {
+					return failWith(exitUsage, err)
+				}
+			}
+			effective, err := cfg.Effective()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(effective)
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "f", "", "configuration file (YAML)")
+	cmd.Flags().BoolVar(&offline, "offline", false, "do not look for the files that the configuration names")
+	return cmd
+}
+
+// loadPolicy compiles the policy that the configuration names.
+func loadPolicy(cfg *config.Config) (*policy.Bundle, error) {
+	var (
+		files fs.FS
+		err   error
+	)
+	if cfg.Policy.Dir != "" {
+		files = os.DirFS(cfg.Policy.Dir)
+	} else if files, err = configs.Policy(); err != nil {
+		return nil, fmt.Errorf("open the policy in the binary: %w", err)
+	}
+	bundle, err := policy.Load(files)
+	if err != nil {
+		return nil, fmt.Errorf("load the policy: %w", err)
+	}
+	return bundle, nil
+}
+
+// serve runs the daemon. Its parts end together: a status endpoint or an
+// admission API that died takes the daemon with it, for the process manager
+// to start it again.
+func serve(ctx context.Context, cfg *config.Config) error {
+	logger, err := newLogger(cfg.Log)
+	if err != nil {
+		return failWith(exitUsage, err)
+	}
+	defer func() { _ = logger.Sync() }() // stderr may not be syncable
+	logger.Info("starting", zap.String("version", buildVersion()))
+
+	daemon, err := build(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	admissionListener, statusListener, err := listen(cfg)
+	if err != nil {
+		return errors.Join(err, daemon.close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return daemon.status.Serve(ctx, statusListener) })
+	group.Go(func() error { return daemon.admission.Serve(ctx, admissionListener) })
+	group.Go(func() error {
+		_ = daemon.cluster.Run(ctx) // ends with the context and has nothing else to say
+		return nil
+	})
+	group.Go(func() error { return daemon.supervisor.Run(ctx) })
+	err = group.Wait()
+	err = errors.Join(err, daemon.close())
+	logger.Info("ended", zap.NamedError("cause", context.Cause(ctx)), zap.Error(err))
+	return err
+}
+
+// listen opens both endpoints before anything is written or registered.
+func listen(cfg *config.Config) (admission, status net.Listener, err error) {
+	admission, err = net.Listen("tcp", cfg.Admission.Listen)
+	if err != nil {
+		return nil, nil, fmt.Errorf("admission.listen: %w", err)
+	}
+	status, err = net.Listen("tcp", cfg.Status.Listen)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("status.listen: %w", err), admission.Close())
+	}
+	return admission, status, nil
+}
+
+// writeRoot publishes the keys that verify the ledger, whole or not at all.
+func writeRoot(path string, content []byte) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write ledger.rootFile: %w", err)
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), ".root-*")
+	if err != nil {
+		return fmt.Errorf("write ledger.rootFile: %w", err)
+	}
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(content)
+	if err := errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil {
+		return fmt.Errorf("write ledger.rootFile: %w", err)
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return fmt.Errorf("write ledger.rootFile: %w", err)
+	}
+	return nil
+}
+
+func admissionServer(cfg *config.Config, gate admission.Gate, logger *zap.Logger) (admission.Server, error) {
+	log := logger.Named("admission")
+	pair, err := admission.LoadKeypair(cfg.Admission.CertFile, cfg.Admission.KeyFile, log)
+	if err != nil {
+		return admission.Server{}, failWith(exitUsage, fmt.Errorf("admission.certFile, keyFile: %w", err))
+	}
+	return admission.Server{
+		Handler: admission.NewHandler(gate, log, admission.Limits{}),
+		TLS:     pair.TLS(), Log: log, Grace: shutdownGrace,
+	}, nil
+}
+
+func statusOptions(cfg *config.Config, logger *zap.Logger) (status.Options, error) {
+	log := logger.Named("status")
+	tlsConfig, err := status.TLSConfig(cfg.Status.CertFile, cfg.Status.KeyFile, cfg.Status.ClientCAFile, log)
+	if err != nil {
+		return status.Options{}, failWith(exitUsage, fmt.Errorf("status.certFile, keyFile, clientCAFile: %w", err))
+	}
+	pool := cfg.RunnerPool()
+	return status.Options{
+		Admins: cfg.Status.Admins, Logger: log, Version: buildVersion(), FIPS: fipsEnabled(),
+		Labels:  status.Labels{Organization: pool.Organization, Name: cfg.Pool.Name, Namespace: cfg.Cluster.Namespace},
+		Explain: policy.Explain, TLS: tlsConfig,
+	}, nil
+}

@@ -1,0 +1,247 @@
+package endtoend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// flavour is what goes wrong with one operation.
+type flavour struct {
+	name    string
+	applied bool // the operation takes effect, and is reported failed
+	crash   bool // the daemon dies with it
+}
+
+var flavours = []flavour{
+	{"fails, not applied", false, false},
+	{"fails, but applied", true, false},
+	{"daemon dies before it", false, true},
+	{"daemon dies after it", true, true},
+}
+
+// errDead is what the remains of a killed daemon see.
+var errDead = errors.New("the process is dead")
+
+// errInjected is the failure of the chosen operation.
+var errInjected = errors.New("injected fault")
+
+// faults stands between the supervisor and every port and spoils exactly one
+// operation, the one with the number at; -1 spoils none.
+type faults struct {
+	mu      sync.Mutex
+	at      int
+	flavour flavour
+	log     []string
+	fired   string
+	crash   func()
+	// dead is closed when the daemon that makes the calls is killed.
+	dead <-chan struct{}
+}
+
+// revive belongs to the next daemon.
+func (f *faults) revive(dead <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = dead
+}
+
+func (f *faults) around(ctx context.Context, op string, call func() error) error {
+	f.mu.Lock()
+	dead := f.dead
+	select {
+	case <-dead:
+		f.mu.Unlock()
+		return errDead
+	default:
+	}
+	n := len(f.log)
+	f.log = append(f.log, op)
+	spoil := n == f.at
+	if spoil {
+		f.fired = op
+	}
+	f.mu.Unlock()
+	if !spoil {
+		return call()
+	}
+	if f.flavour.applied {
+		if err := call(); err != nil {
+			return err
+		}
+	}
+	if f.flavour.crash {
+		f.crash()
+		return errDead
+	}
+	return fmt.Errorf("%s: %w", op, errInjected)
+}
+
+func (f *faults) operations() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string{}, f.log...)
+}
+
+// faultyStore spoils what lies under the log, so that the log's own recovery
+// is part of what is tested.
+type faultyStore struct {
+	ledger.Store
+	*faults
+}
+
+func (s faultyStore) Create(ctx context.Context, name string, data []byte) error {
+	folder, _, _ := strings.Cut(name, "/")
+	if !pause(ctx, storeLatency) {
+		return context.Cause(ctx)
+	}
+	return s.around(ctx, "create "+folder, func() error { return s.Store.Create(ctx, name, data) })
+}
+
+func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
+	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+}
+
+type faultyRegistrar struct {
+	supervisor.Registrar
+	*faults
+}
+
+func (r faultyRegistrar) Register(ctx context.Context, name runner.Name) (reg supervisor.Registration, err error) {
+	err = r.around(ctx, "register", func() (err error) {
+		reg, err = r.Registrar.Register(ctx, name)
+		return err
+	})
+	return reg, err
+}
+
+func (r faultyRegistrar) Registered(ctx context.Context, name runner.Name) (yes bool, err error) {
+	err = r.around(ctx, "registered?", func() (err error) {
+		yes, err = r.Registrar.Registered(ctx, name)
+		return err
+	})
+	return yes, err
+}
+
+func (r faultyRegistrar) Deregister(ctx context.Context, name runner.Name) error {
+	return r.around(ctx, "deregister", func() error { return r.Registrar.Deregister(ctx, name) })
+}
+
+type faultyGitHub struct {
+	supervisor.GitHub
+	*faults
+}
+
+func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered) (facts runner.Facts, err error) {
+	err = g.around(ctx, "facts", func() (err error) {
+		facts, err = g.GitHub.Facts(ctx, job)
+		return err
+	})
+	return facts, err
+}
+
+func (g faultyGitHub) CancelRun(ctx context.Context, repository string, runID int64) error {
+	return g.around(ctx, "cancel run", func() error { return g.GitHub.CancelRun(ctx, repository, runID) })
+}
+
+type faultyIdentity struct {
+	supervisor.Identity
+	*faults
+}
+
+func (i faultyIdentity) Verify(ctx context.Context, token, audience string, now time.Time) (claims runner.Claims, err error) {
+	err = i.around(ctx, "verify job token", func() (err error) {
+		claims, err = i.Identity.Verify(ctx, token, audience, now)
+		return err
+	})
+	return claims, err
+}
+
+type faultyCluster struct {
+	supervisor.Cluster
+	*faults
+}
+
+func (c faultyCluster) Nodes(ctx context.Context) (nodes []runner.Node, err error) {
+	err = c.around(ctx, "list nodes", func() (err error) {
+		nodes, err = c.Cluster.Nodes(ctx)
+		return err
+	})
+	return nodes, err
+}
+
+func (c faultyCluster) ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error {
+	return c.around(ctx, "claim node", func() error { return c.Cluster.ClaimNode(ctx, host, name) })
+}
+
+func (c faultyCluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error {
+	return c.around(ctx, "ensure pod", func() error { return c.Cluster.EnsurePod(ctx, spec) })
+}
+
+func (c faultyCluster) Pod(ctx context.Context, name runner.Name) (pod runner.Pod, err error) {
+	err = c.around(ctx, "get pod", func() (err error) {
+		pod, err = c.Cluster.Pod(ctx, name)
+		return err
+	})
+	return pod, err
+}
+
+func (c faultyCluster) DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error {
+	return c.around(ctx, "delete pod", func() error { return c.Cluster.DeletePod(ctx, name, grace) })
+}
+
+func (c faultyCluster) DeleteNode(ctx context.Context, name, uid string) error {
+	return c.around(ctx, "delete node", func() error { return c.Cluster.DeleteNode(ctx, name, uid) })
+}
+
+func (c faultyCluster) NodeGone(ctx context.Context, name, uid string) (gone bool, err error) {
+	err = c.around(ctx, "node gone?", func() (err error) {
+		gone, err = c.Cluster.NodeGone(ctx, name, uid)
+		return err
+	})
+	return gone, err
+}
+
+func (c faultyCluster) Review(ctx context.Context, token, audience string) (id runner.PodIdentity, err error) {
+	err = c.around(ctx, "review pod token", func() (err error) {
+		id, err = c.Cluster.Review(ctx, token, audience)
+		return err
+	})
+	return id, err
+}
+
+type faultyHosts struct {
+	supervisor.Hosts
+	*faults
+}
+
+func (h faultyHosts) Describe(ctx context.Context, ids []string) (out map[string]runner.Instance, err error) {
+	err = h.around(ctx, "describe instances", func() (err error) {
+		out, err = h.Hosts.Describe(ctx, ids)
+		return err
+	})
+	return out, err
+}
+
+func (h faultyHosts) Terminate(ctx context.Context, id string) (receipt supervisor.TerminateReceipt, err error) {
+	err = h.around(ctx, "terminate", func() (err error) {
+		receipt, err = h.Hosts.Terminate(ctx, id)
+		return err
+	})
+	return receipt, err
+}
+
+func (h faultyHosts) VolumesGone(ctx context.Context, ids []string) (gone []string, err error) {
+	err = h.around(ctx, "volumes gone?", func() (err error) {
+		gone, err = h.Hosts.VolumesGone(ctx, ids)
+		return err
+	})
+	return gone, err
+}

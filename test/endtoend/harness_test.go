@@ -1,0 +1,489 @@
+// Package endtoend runs the daemon's real parts (the official scale set
+// client, go-github, the AWS SDK, client-go, the agent) against the simulators
+// inside testing/synctest, so that minutes of polling, booting and terminating
+// pass in milliseconds and every schedule can be repeated.
+package endtoend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	upstream "github.com/actions/scaleset"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/hashicorp/go-retryablehttp"
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/configs"
+	"github.com/runnerward/runnerward/pkg/admission"
+	"github.com/runnerward/runnerward/pkg/cluster"
+	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/github"
+	"github.com/runnerward/runnerward/pkg/hosts"
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/policy"
+	"github.com/runnerward/runnerward/pkg/runner"
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	"github.com/runnerward/runnerward/pkg/sim/memnet"
+	"github.com/runnerward/runnerward/pkg/sim/world"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+	"github.com/runnerward/runnerward/scaleset"
+)
+
+const (
+	gitHubURL = "http://github.sim"
+	token     = "ghp_simulated"
+	// storeLatency makes durability visible: a record is durable this long
+	// after the time that it carries, twice over (segment, checkpoint).
+	storeLatency = 20 * time.Millisecond
+)
+
+// bundle is compiled once; it holds no state.
+var bundle = sync.OnceValues(func() (*policy.Bundle, error) {
+	files, err := configs.Policy()
+	if err != nil {
+		return nil, err
+	}
+	return policy.Load(files)
+})
+
+// options vary the world of one test.
+type options struct {
+	assign    simgithub.Assign
+	ghes      bool
+	at        int // which operation goes wrong, -1 for none
+	flavour   flavour
+	limits    func(*runner.Limits)
+	hosts     int
+	stepsHook func(runner, line string)
+}
+
+// bench is a world with a daemon in it.
+type bench struct {
+	t      *testing.T
+	opts   options
+	world  *world.World
+	dir    string
+	faults *faults
+	bundle *policy.Bundle
+
+	github, aws *memnet.Listener
+	gate        *switchboard
+
+	mu     sync.Mutex
+	daemon *daemon
+	deaths int
+}
+
+// run gives f a populated world with a running daemon, inside a bubble, and
+// afterwards verifies the ledger with the auditor's own code.
+func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
+	t.Helper()
+	rules, err := bundle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
+		b.faults = &faults{at: opts.at, flavour: opts.flavour, crash: b.crash}
+		ctx, cancel := context.WithCancel(t.Context())
+		client := &http.Client{Transport: overPipe{b.github.Transport()}}
+		b.world, err = world.New(world.Options{
+			Dir: dir, GitHubURL: gitHubURL, Token: token, AdmissionCA: []byte("none"), GitHub: client,
+			Admission: &http.Client{Transport: b.gate}, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), JobLog: opts.stepsHook,
+			// The agent asks for tokens over https only; the pipe carries it as http.
+			HookEnv: func(env map[string]string) {
+				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
+				env[name] = strings.Replace(env[name], "http://", "https://", 1)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stopGitHub, stopAWS := b.github.Serve(b.world.GitHub), b.aws.Serve(b.world.AWS)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = b.world.Run(ctx)
+		}()
+		defer func() {
+			b.kill()
+			cancel()
+			<-ended
+			b.world.GitHub.Close()
+			client.CloseIdleConnections()
+			stopGitHub()
+			stopAWS()
+			b.verify()
+		}()
+		b.start()
+		f(t, b)
+	})
+}
+
+// daemon is what serve wires, with the network of one process.
+type daemon struct {
+	sup    *supervisor.Supervisor
+	log    *ledger.Log
+	store  *ledger.Dir
+	net    *network
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error
+	dead   chan struct{}
+}
+
+// start brings a daemon up on the ledger as it stands.
+func (b *bench) start() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	d := &daemon{net: &network{}, cancel: cancel, ended: make(chan struct{}), dead: make(chan struct{})}
+	b.mu.Lock()
+	b.daemon = d
+	b.mu.Unlock()
+	b.faults.revive(d.dead)
+	go func() {
+		defer close(d.ended)
+		d.err = b.life(ctx, d)
+	}()
+}
+
+// life is the daemon's process: build, run, end. A start that fails is tried
+// again, as a process manager would.
+func (b *bench) life(ctx context.Context, d *daemon) error {
+	for {
+		err := b.buildAndRun(ctx, d)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if errors.Is(err, supervisor.ErrFenced) {
+			return err
+		}
+		if !pause(ctx, 2*time.Second) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
+	keys, err := ledger.OpenKeys(b.dir+"/keys", "runnerward.test/hipaa-prod/2026", time.Now().UTC())
+	if err != nil {
+		return err
+	}
+	if d.store, err = ledger.OpenDir(b.dir + "/ledger"); err != nil {
+		return err
+	}
+	defer d.store.Close()
+	var records []runner.Record
+	d.log, records, err = ledger.Open(ctx, faultyStore{d.store, b.faults}, keys, ledger.Options{
+		Recorder: evidence.Recorder{ID: "https://runnerward.test", Version: "test"},
+	})
+	if err != nil {
+		return err
+	}
+	opts, err := b.wire(ctx, d)
+	if err != nil {
+		return err
+	}
+	if d.sup, err = supervisor.New(opts, records); err != nil {
+		return err
+	}
+	b.gate.connect(admission.NewHandler(d.sup, zap.NewNop(), admission.Limits{}))
+	defer b.gate.connect(nil)
+	return d.sup.Run(ctx)
+}
+
+func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error) {
+	opts := supervisor.Options{
+		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
+		Tick: time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
+		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: zap.NewNop(),
+		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
+	}
+	transport := &http.Transport{DialContext: d.net.dial(b.github)}
+	client, err := github.New(github.Config{
+		URL: gitHubURL, Org: world.Org, Token: supervisor.NewSecret(token), Transport: transport, Environment: world.Environment,
+		ApproverTeams: []string{world.Team}, Group: world.Group, Labels: world.Labels(), RunnerScaleSetName: "hipaa-prod",
+	}, zap.NewNop())
+	if err != nil {
+		return opts, err
+	}
+	identity, err := github.NewIdentity(github.IdentityConfig{Issuer: b.world.GitHub.Issuer(), Transport: transport})
+	if err != nil {
+		return opts, err
+	}
+	nodes, err := cluster.New(b.world.Cluster.Client(), cluster.Options{
+		Namespace: world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
+		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
+		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
+	}, zap.NewNop())
+	if err != nil {
+		return opts, err
+	}
+	machines, err := hosts.NewAutoScaling(aws.Config{
+		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
+		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
+		HTTPClient:  &http.Client{Transport: &http.Transport{DialContext: d.net.dial(b.aws)}},
+	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}})
+	if err != nil {
+		return opts, err
+	}
+	set, err := scaleset.Open(ctx, scaleset.Config{
+		URL: gitHubURL + "/" + world.Org, Name: "hipaa-prod", Group: world.Group, Labels: world.Labels(), Owner: "test",
+		Token: supervisor.NewSecret(token), Version: "test", Options: func() []upstream.HTTPOption { return d.net.upstream(b.github) },
+		PollFor: func() time.Duration {
+			if d.sup != nil && d.sup.Unbound() {
+				return 5 * time.Second
+			}
+			return 0
+		},
+	}, zap.NewNop())
+	if err != nil {
+		return opts, err
+	}
+	opts.Queue, opts.Registrar = set, faultyRegistrar{set, b.faults}
+	opts.GitHub, opts.Identity = faultyGitHub{client, b.faults}, faultyIdentity{identity, b.faults}
+	opts.Cluster, opts.Hosts = faultyCluster{nodes, b.faults}, faultyHosts{machines, b.faults}
+	return opts, nil
+}
+
+func (b *bench) limits() runner.Limits {
+	lim := runner.Limits{
+		MaxRunners: 4, MaxAttempts: 3, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
+		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour,
+		TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
+	}
+	if b.opts.limits != nil {
+		b.opts.limits(&lim)
+	}
+	return lim
+}
+
+func (b *bench) pool() runner.Pool {
+	return runner.Pool{
+		Organization: world.Org, OrganizationID: b.world.OrgID, Group: world.Group, Labels: world.Labels(),
+		Repositories: []runner.Repository{{Name: world.Org + "/" + world.Repository, ID: b.world.RepositoryID}},
+		Workflows:    []runner.Workflow{{Ref: world.DeployWorkflow, SHA: world.DeploySHA}}, Environment: world.Environment,
+		ApproverTeams: []string{world.Team}, Events: []string{"push"},
+		MaxFactsAgeSeconds: 120, MaxTokenAgeSeconds: 300, MaxStartAgeSeconds: 3600,
+	}
+}
+
+func rules() runner.VetRules {
+	return runner.VetRules{
+		Provider: "aws", Labels: map[string]string{world.PoolLabelKey: world.PoolLabelValue},
+		Taint:    runner.Taint{Key: "workload", Value: "hipaa-runner", Effect: "NoSchedule"},
+		Accounts: []string{world.Account}, Regions: []string{world.Region}, Subnets: []string{world.Subnet},
+		Groups: []string{world.NodeGroup}, ImageNames: []string{"bottlerocket-aws-k8s-"}, ImageOwners: []string{"amazon"},
+		BootModes: []string{"uefi"}, InstanceTags: map[string]string{"Compliance": "HIPAA"},
+	}
+}
+
+// crash kills the daemon as SIGKILL does, and a process manager starts it
+// again. It is called from inside the operation that was to be the last.
+func (b *bench) crash() {
+	b.mu.Lock()
+	d := b.daemon
+	b.deaths++
+	b.mu.Unlock()
+	close(d.dead)
+	d.net.cut()
+	b.gate.connect(nil)
+	d.cancel()
+	go func() {
+		<-d.ended
+		b.start()
+	}()
+}
+
+// kill ends the daemon for good.
+func (b *bench) kill() {
+	b.mu.Lock()
+	d := b.daemon
+	b.mu.Unlock()
+	d.cancel()
+	<-d.ended
+	d.net.cut()
+}
+
+// until waits for a condition, for at most this long of the bubble's time.
+func (b *bench) until(what string, limit time.Duration, ok func() bool) {
+	b.t.Helper()
+	for waited := time.Duration(0); waited < limit; waited += 500 * time.Millisecond {
+		if ok() {
+			return
+		}
+		pause(b.t.Context(), 500*time.Millisecond)
+	}
+	b.t.Fatalf("not within %s: %s\n%s", limit, what, b.describe())
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// report reads the ledger as an auditor does.
+func (b *bench) report() *evidence.Report {
+	b.t.Helper()
+	keys, err := ledger.OpenKeys(b.dir+"/keys", "runnerward.test/hipaa-prod/2026", time.Now().UTC())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	rep, err := evidence.Verify(os.DirFS(b.dir+"/ledger"), keys.Root())
+	if errors.Is(err, fs.ErrNotExist) {
+		return &evidence.Report{State: runner.NewState()}
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return rep
+}
+
+func (b *bench) verify() {
+	b.t.Helper()
+	for _, finding := range b.report().Findings {
+		b.t.Errorf("the ledger does not verify: %s", finding)
+	}
+}
+
+// state is the fold of the ledger as it stands.
+func (b *bench) state() *runner.State { return b.report().State }
+
+func (b *bench) describe() string {
+	out := ""
+	for _, rec := range b.report().Records {
+		out += fmt.Sprintf("  #%d %s %s on %s %+v\n", rec.Index, rec.At.Format("15:04:05.000"), rec.Event.Kind(), rec.Event.Chain(), short(rec.Event))
+	}
+	for _, j := range b.world.GitHub.Jobs() {
+		out += fmt.Sprintf("  github: job %s run %d %s %s on %q\n", j.JobID, j.RunID, j.Status, j.Conclusion, j.RunnerName)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.daemon.sup != nil {
+		v := b.daemon.sup.View()
+		out += fmt.Sprintf("  daemon: %v %+v\n", v.Why, v.Queue)
+		for _, j := range v.Jobs {
+			out += fmt.Sprintf("  job %s %s: %s\n", j.ID, j.Phase, j.Problem)
+		}
+		for _, r := range v.Runners {
+			out += fmt.Sprintf("  runner %s %s: %s %v\n", r.Name, r.Phase, r.Problem, r.Pending)
+		}
+	}
+	return out
+}
+
+func short(e runner.Event) any {
+	switch e := e.(type) {
+	case runner.Denied:
+		return e.Decision.Reasons
+	case runner.Refused:
+		return e.Decision.Reasons
+	case runner.Retired:
+		return e.Cause
+	case runner.Overdue:
+		return e.Pending
+	}
+	return ""
+}
+
+// switchboard connects agents to the admission API of whichever daemon lives.
+type switchboard struct {
+	mu   sync.Mutex
+	stop func()
+	http *http.Transport
+}
+
+func (s *switchboard) connect(h http.Handler) {
+	s.mu.Lock()
+	stop, old := s.stop, s.http
+	s.stop, s.http = nil, nil
+	if h != nil {
+		l := memnet.Listen()
+		s.http = l.Transport()
+		s.stop = l.Serve(h)
+	}
+	s.mu.Unlock()
+	if stop != nil {
+		old.CloseIdleConnections()
+		stop()
+	}
+}
+
+// RoundTrip takes the agent's https request over the pipe.
+func (s *switchboard) RoundTrip(req *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	transport := s.http
+	s.mu.Unlock()
+	if transport == nil {
+		return nil, &net.OpError{Op: "dial", Net: "memory", Err: errors.New("connection refused")}
+	}
+	return overPipe{transport}.RoundTrip(req)
+}
+
+// overPipe takes https requests over a pipe, which needs no TLS.
+type overPipe struct{ *http.Transport }
+
+func (p overPipe) RoundTrip(req *http.Request) (*http.Response, error) {
+	plain := req.Clone(req.Context())
+	plain.URL.Scheme = "http"
+	return p.Transport.RoundTrip(plain)
+}
+
+// network is the network of one process: cut, nothing comes or goes.
+type network struct {
+	mu    sync.Mutex
+	down  bool
+	conns []net.Conn
+}
+
+func (n *network) dial(l *memnet.Listener) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := l.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.down {
+			_ = conn.Close()
+			return nil, net.ErrClosed
+		}
+		n.conns = append(n.conns, conn)
+		return conn, nil
+	}
+}
+
+func (n *network) upstream(l *memnet.Listener) []upstream.HTTPOption {
+	c := retryablehttp.NewClient()
+	c.Logger = nil
+	c.RetryMax = 2
+	c.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: n.dial(l)}}
+	return []upstream.HTTPOption{upstream.WithRetryableHTTPClint(c)}
+}
+
+func (n *network) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = true
+	for _, c := range n.conns {
+		_ = c.Close()
+	}
+}
