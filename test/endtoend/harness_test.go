@@ -83,6 +83,9 @@ type bench struct {
 	mu     sync.Mutex
 	daemon *daemon
 	deaths int
+
+	seen     *runner.State
+	seenSize int
 }
 
 // run gives f a populated world with a running daemon, inside a bubble, and
@@ -320,11 +323,15 @@ func (b *bench) kill() {
 // until waits for a condition, for at most this long of the bubble's time.
 func (b *bench) until(what string, limit time.Duration, ok func() bool) {
 	b.t.Helper()
-	for waited := time.Duration(0); waited < limit; waited += 500 * time.Millisecond {
+	step := 500 * time.Millisecond
+	for waited := time.Duration(0); waited < limit; waited += step {
 		if ok() {
 			return
 		}
-		pause(b.t.Context(), 500*time.Millisecond)
+		if waited > 100*step {
+			step *= 2
+		}
+		pause(b.t.Context(), step)
 	}
 	b.t.Fatalf("not within %s: %s\n%s", limit, what, b.describe())
 }
@@ -364,8 +371,17 @@ func (b *bench) verify() {
 	}
 }
 
-// state is the fold of the ledger as it stands.
-func (b *bench) state() *runner.State { return b.report().State }
+// state is the fold of the ledger as it stands, verified anew when it grew.
+func (b *bench) state() *runner.State {
+	segments, err := os.ReadDir(b.dir + "/ledger/seg")
+	if err != nil {
+		return runner.NewState()
+	}
+	if b.seen == nil || len(segments) != b.seenSize {
+		b.seen, b.seenSize = b.report().State, len(segments)
+	}
+	return b.seen
+}
 
 func (b *bench) describe() string {
 	out := ""

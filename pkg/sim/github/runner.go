@@ -186,7 +186,7 @@ func (c *connection) acquire(ctx context.Context, offer offerBody) (*jobRequest,
 func (c *connection) work(ctx context.Context, req *jobRequest, started hook) error {
 	w := &worker{
 		connection: c, req: req, system: req.Resources.Endpoints[0],
-		cancelled: make(chan struct{}), finish: make(chan string, 1),
+		cancelled: make(chan struct{}), shutdown: make(chan struct{}), finish: make(chan string, 1),
 	}
 	w.cancel = sync.OnceFunc(func() { close(w.cancelled) })
 	ctx, stop := context.WithCancelCause(ctx)
@@ -200,6 +200,7 @@ func (c *connection) work(ctx context.Context, req *jobRequest, started hook) er
 	wg.Go(func() {
 		select {
 		case <-c.runner.Stop:
+			close(w.shutdown)
 			w.cancel()
 		case <-side.Done():
 		}
@@ -213,6 +214,7 @@ type worker struct {
 	system    endpoint
 	cancelled chan struct{} // closed when the job is cancelled
 	cancel    func()        // closes it, once
+	shutdown  chan struct{} // closed when the runner got SIGTERM
 	finish    chan string
 }
 
@@ -280,6 +282,13 @@ func (w *worker) run(ctx context.Context, started hook) error {
 		return err
 	}
 	select {
+	case <-w.shutdown:
+		// After RunnerShutdown every further step is skipped without looking
+		// at its condition, always() included (actions/runner StepsRunner.cs).
+		return w.post(ctx, w.system.URL+"/completejob", w.ref("failed"))
+	default:
+	}
+	select {
 	case <-w.cancelled:
 		result = "canceled"
 	default:
@@ -287,6 +296,11 @@ func (w *worker) run(ctx context.Context, started hook) error {
 	var err error
 	if result, err = w.runStep(ctx, result); err != nil {
 		return err
+	}
+	select {
+	case <-w.shutdown:
+		return w.post(ctx, w.system.URL+"/completejob", w.ref("failed"))
+	default:
 	}
 	if err := w.step(ctx, stepAlways, "in_progress", ""); err != nil {
 		return err
