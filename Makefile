@@ -1,0 +1,42 @@
+# Runnerward. `make demo` runs it, `make test` tests it; both need Go only.
+export GOTOOLCHAIN := local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BINARIES := runnerward runnerward-agent runnerward-demo
+
+.PHONY: help build test race fuzz bench demo verify lint clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+build: ## build the binaries into bin/
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
+
+test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
+	go vet ./...
+	go test -timeout 300s ./...
+
+race: ## the same under the race detector (slower)
+	go test -race -timeout 900s ./...
+
+fuzz: ## each fuzz target for FUZZTIME (default 20s)
+	@for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),20s) $$p || exit 1; done; done
+
+bench: ## benchmarks
+	go test -run '^$$' -bench . -benchmem ./pkg/ledger ./pkg/evidence ./pkg/policy
+
+demo: build ## run one deploy after another against simulators on loopback, then verify the evidence
+	bin/runnerward-demo
+
+verify: ## formatting, vet, tidy go.mod
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go mod tidy -diff
+
+lint: verify
+
+clean: ## remove what was built
+	rm -rf bin
