@@ -84,7 +84,7 @@ func TestTheExampleConvertsToWhatTheCoreNeeds(t *testing.T) {
 		t.Errorf("the pool may not be recorded: %v", err)
 	}
 	if got, want := c.RunnerLimits(), (runner.Limits{
-		MaxRunners: 6, MaxAttempts: 3, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
+		MaxRunners: 6, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: 2 * time.Hour,
 		TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}); got != want {

@@ -30,8 +30,16 @@ func (c *Config) RunnerPool() runner.Pool {
 	return p
 }
 
-// RunnerLimits are the limits of the pure core.
-func (c *Config) RunnerLimits() runner.Limits { return runner.Limits(c.Limits) }
+// RunnerLimits are the limits of the pure core. An authorization lasts as long
+// as the start gate honours it.
+func (c *Config) RunnerLimits() runner.Limits {
+	l := c.Limits
+	return runner.Limits{
+		MaxRunners: l.MaxRunners, MaxAttempts: l.MaxAttempts, AuthorizedFor: c.Pool.MaxStartAge,
+		DecideBy: l.DecideBy, BindBy: l.BindBy, ReleaseBy: l.ReleaseBy, IdleTTL: l.IdleTTL, SurplusGrace: l.SurplusGrace,
+		HookGrace: l.HookGrace, JobTTL: l.JobTTL, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
+	}
+}
 
 // VetRules are what a host must be.
 func (c *Config) VetRules() runner.VetRules {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -64,7 +63,8 @@ func (s *State) checkOffered(e Offered) error {
 	}
 	// GitHub takes back a job that found no runner and assigns it again under
 	// the same id; anything else is a redelivery.
-	requeued := !e.Implied && job.Concluded != nil && job.Runner == "" && e.MessageID > job.Concluded.Event.MessageID
+	requeued := !e.Implied && job.Concluded != nil && job.Runner == "" &&
+		e.MessageID > job.Offered.Event.MessageID && e.MessageID >= job.Concluded.Event.MessageID
 	if !requeued {
 		return ErrRecorded
 	}
@@ -122,6 +122,8 @@ func (s *State) checkConcluded(v verdict, e Concluded) error {
 		return v.breaks(3, "unknown-job", "concluded without having been offered")
 	case job.Concluded != nil:
 		return ErrRecorded
+	case job.Requeued && e.MessageID <= job.Offered.Event.MessageID:
+		return ErrRecorded // the end of the assignment before this one
 	}
 	return nil
 }
@@ -183,7 +185,7 @@ func (s *State) checkRunner(v verdict, e Event) error {
 	case Bound:
 		return checkBound(v, s.Runners[e.Runner], e)
 	case Released:
-		return checkReleased(v, s.Runners[e.Runner])
+		return s.checkReleased(v, s.Runners[e.Runner])
 	case Started:
 		return s.checkStarted(v, s.Runners[e.Runner], e)
 	case Refused:
@@ -196,6 +198,8 @@ func (s *State) checkRunner(v verdict, e Event) error {
 		return checkTeardown(v, s.Runners[e.Runner], e)
 	case Overdue:
 		return checkOverdue(v, s.Runners[e.Runner])
+	case Ending:
+		return checkEnding(v, s.Runners[e.Runner], e)
 	case Terminated:
 		return checkTerminated(v, s.Runners[e.Runner], e)
 	case Sealed:
@@ -228,12 +232,14 @@ func checkBound(v verdict, r *Runner, e Bound) error {
 	return nil
 }
 
-func checkReleased(v verdict, r *Runner) error {
+func (s *State) checkReleased(v verdict, r *Runner) error {
 	switch {
 	case r == nil || r.Bound == nil:
 		return v.breaks(1, "unbound", "released before a bound record")
 	case r.Released != nil:
 		return ErrRecorded
+	case s.Frozen != nil:
+		return v.breaks(8, "frozen", "released while admission is frozen")
 	}
 	if _, ended := r.Ended(); ended {
 		return v.breaks(1, "runner-over", "released after the runner ended")
@@ -313,88 +319,6 @@ func checkCompleted(v verdict, r *Runner, e Completed) error {
 	}
 	if _, ended := r.Ended(); ended {
 		return ErrRecorded
-	}
-	return nil
-}
-
-func checkTeardown(v verdict, r *Runner, e Teardown) error {
-	if r == nil {
-		return v.breaks(2, "unclaimed", "teardown without a claimed host")
-	}
-	_, ended := r.Ended()
-	switch {
-	case r.Teardown != nil:
-		return ErrRecorded
-	case !ended:
-		return v.breaks(4, "not-ended", "teardown of a runner that has not ended")
-	case e.InstanceID != r.Claimed.Event.Host.InstanceID:
-		return v.breaks(4, "other-host", "teardown of %s, claimed was %s", e.InstanceID, r.Claimed.Event.Host.InstanceID)
-	}
-	for _, vol := range r.Claimed.Event.Host.Volumes {
-		if !slices.Contains(e.Volumes, vol) {
-			return v.breaks(4, "volume-forgotten", "volume %s was attached when the host was claimed and is not to be watched", vol)
-		}
-	}
-	return nil
-}
-
-func checkOverdue(v verdict, r *Runner) error {
-	if r == nil {
-		return v.breaks(4, "not-ended", "overdue without a claimed host")
-	}
-	_, ended := r.Ended()
-	switch {
-	case !ended:
-		return v.breaks(4, "not-ended", "overdue before the runner ended")
-	case r.Overdue != nil || r.Terminated != nil:
-		return ErrRecorded
-	}
-	return nil
-}
-
-// finalState is the state in which a host of this provider is over. Without a
-// cloud ("none") there is no instance to end: the node stays cordoned for ever
-// and the record says so.
-func finalState(provider string) string {
-	if provider == "none" {
-		return "cordoned"
-	}
-	return "terminated"
-}
-
-func checkTerminated(v verdict, r *Runner, e Terminated) error {
-	if r == nil || r.Teardown == nil {
-		return v.breaks(4, "no-intent", "terminated without a teardown record")
-	}
-	if r.Terminated != nil {
-		return ErrRecorded
-	}
-	host := r.Claimed.Event.Host
-	want := finalState(host.Provider)
-	switch {
-	case e.InstanceID != host.InstanceID:
-		return v.breaks(4, "other-host", "terminated is %s, claimed was %s", e.InstanceID, host.InstanceID)
-	case len(e.States) == 0 || e.States[len(e.States)-1].State != want:
-		return v.breaks(4, "not-observed", "instance %s was not observed %s", e.InstanceID, want)
-	case !e.PodGone || !e.RegistrationGone || !e.NodeGone && host.Provider != "none":
-		return v.breaks(4, "left-over", "pod gone %t, registration gone %t, node gone %t", e.PodGone, e.RegistrationGone, e.NodeGone)
-	}
-	for _, vol := range r.Teardown.Event.Volumes {
-		if !slices.Contains(e.VolumesGone, vol) {
-			return v.breaks(4, "volume-left", "volume %s was not observed gone", vol)
-		}
-	}
-	return nil
-}
-
-func (s *State) checkSealed(v verdict, r *Runner, e Sealed) error {
-	switch {
-	case r == nil || r.Terminated == nil:
-		return v.breaks(4, "sealed-alive", "sealed without a terminated host")
-	case r.Sealed != nil:
-		return ErrRecorded
-	case !sameJSON(s.Seal(e.Runner), e):
-		return v.breaks(4, "seal-content", "the sealed statement does not say what its events say")
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindCancelled:  decode[Cancelled],
 	KindTeardown:   decode[Teardown],
 	KindOverdue:    decode[Overdue],
+	KindEnding:     decode[Ending],
 	KindTerminated: decode[Terminated],
 	KindSealed:     decode[Sealed],
 }

@@ -25,6 +25,7 @@ func everyEvent(t *testing.T) []runner.Event {
 		runner.Heartbeat{OpenJobs: 1}, runner.Gap{Since: epoch, Until: epoch}, runner.Frozen{By: "cert:x", Reason: "CVE-1"},
 		runner.Unfrozen{By: "cert:x"}, w.denied("z", "no"), refused("r9", "", "no"), w.reported("z", "r9"),
 		runner.Retired{Runner: "r9", Cause: runner.CauseIdle}, runner.Cancelled{Job: "z", Repository: "org/app", RunID: 1},
+		runner.Ending{Runner: "r9", InstanceID: "i-0123456789abcdef0", State: "shutting-down"},
 		runner.Overdue{Runner: "r9", Pending: []runner.Stage{runner.StageNode}, Since: epoch},
 	}
 	for _, line := range lifePaths()[0][1:] {

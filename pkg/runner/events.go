@@ -32,6 +32,7 @@ const (
 	KindCancelled  Kind = "cancelled"
 	KindTeardown   Kind = "teardown"
 	KindOverdue    Kind = "overdue"
+	KindEnding     Kind = "ending"
 	KindTerminated Kind = "terminated"
 	KindSealed     Kind = "sealed"
 )
@@ -290,6 +291,7 @@ const (
 	CauseHookMissing      Cause = "hook-missing"      // GitHub says a job runs; the hook never asked
 	CauseJobDeadline      Cause = "job-deadline"      // the job ran longer than allowed
 	CauseHostLost         Cause = "host-lost"         // somebody else took or replaced the node
+	CauseSecondJob        Cause = "second-job"        // another job reached a runner that had started one
 )
 
 // Retired ends a runner that no job ran on to its end.
@@ -353,11 +355,21 @@ type Transition struct {
 	At    time.Time `json:"at"`
 }
 
+// Ending says that the cloud itself showed the host on its way out. It is
+// durable, because the cloud forgets: after this record, and only then, a host
+// that is listed no more is known to be gone.
+type Ending struct {
+	Runner     Name   `json:"runner" pat:"name"`
+	InstanceID string `json:"instanceId" pat:"host"`
+	State      string `json:"state" pat:"word"` // shutting-down or terminated
+}
+
 // Terminated says that the host was observed gone, not merely told to go.
 type Terminated struct {
 	Runner     Name   `json:"runner" pat:"name"`
 	InstanceID string `json:"instanceId" pat:"host"`
-	// States were seen in this order; the last is "terminated".
+	// States were seen in this order; the last is "terminated", or "unlisted"
+	// for a host whose end was recorded before the cloud forgot it.
 	States           []Transition `json:"states"`
 	ReasonCode       string       `json:"reasonCode,omitempty" pat:"word,opt"`
 	VolumesGone      []string     `json:"volumesGone" pat:"word"`
@@ -367,57 +379,4 @@ type Terminated struct {
 	// ActivityID and RequestIDs join this record with the cloud's audit trail.
 	ActivityID string   `json:"activityId,omitempty" pat:"word,opt"`
 	RequestIDs []string `json:"requestIds,omitempty" pat:"word"`
-}
-
-func (Opened) Kind() Kind     { return KindOpened }
-func (Heartbeat) Kind() Kind  { return KindHeartbeat }
-func (Gap) Kind() Kind        { return KindGap }
-func (Frozen) Kind() Kind     { return KindFrozen }
-func (Unfrozen) Kind() Kind   { return KindUnfrozen }
-func (Offered) Kind() Kind    { return KindOffered }
-func (Authorized) Kind() Kind { return KindAuthorized }
-func (Denied) Kind() Kind     { return KindDenied }
-func (Reported) Kind() Kind   { return KindReported }
-func (Concluded) Kind() Kind  { return KindConcluded }
-func (Claimed) Kind() Kind    { return KindClaimed }
-func (Bound) Kind() Kind      { return KindBound }
-func (Released) Kind() Kind   { return KindReleased }
-func (Started) Kind() Kind    { return KindStarted }
-func (Refused) Kind() Kind    { return KindRefused }
-func (Retired) Kind() Kind    { return KindRetired }
-func (Completed) Kind() Kind  { return KindCompleted }
-func (Cancelled) Kind() Kind  { return KindCancelled }
-func (Teardown) Kind() Kind   { return KindTeardown }
-func (Overdue) Kind() Kind    { return KindOverdue }
-func (Terminated) Kind() Kind { return KindTerminated }
-func (Sealed) Kind() Kind     { return KindSealed }
-
-func (Opened) Chain() Chain       { return LogChain }
-func (Heartbeat) Chain() Chain    { return LogChain }
-func (Gap) Chain() Chain          { return LogChain }
-func (Frozen) Chain() Chain       { return LogChain }
-func (Unfrozen) Chain() Chain     { return LogChain }
-func (e Offered) Chain() Chain    { return JobChain(e.Job) }
-func (e Authorized) Chain() Chain { return JobChain(e.Job) }
-func (e Denied) Chain() Chain     { return JobChain(e.Job) }
-func (e Reported) Chain() Chain   { return JobChain(e.Job) }
-func (e Concluded) Chain() Chain  { return JobChain(e.Job) }
-func (e Claimed) Chain() Chain    { return RunnerChain(e.Runner) }
-func (e Bound) Chain() Chain      { return RunnerChain(e.Runner) }
-func (e Released) Chain() Chain   { return RunnerChain(e.Runner) }
-func (e Started) Chain() Chain    { return RunnerChain(e.Runner) }
-func (e Refused) Chain() Chain    { return RunnerChain(e.Runner) }
-func (e Retired) Chain() Chain    { return RunnerChain(e.Runner) }
-func (e Completed) Chain() Chain  { return RunnerChain(e.Runner) }
-func (e Teardown) Chain() Chain   { return RunnerChain(e.Runner) }
-func (e Overdue) Chain() Chain    { return RunnerChain(e.Runner) }
-func (e Terminated) Chain() Chain { return RunnerChain(e.Runner) }
-func (e Sealed) Chain() Chain     { return RunnerChain(e.Runner) }
-
-// Chain is the runner's when the run had reached one, else the job's.
-func (e Cancelled) Chain() Chain {
-	if e.Runner != "" {
-		return RunnerChain(e.Runner)
-	}
-	return JobChain(e.Job)
 }

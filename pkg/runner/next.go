@@ -2,6 +2,7 @@ package runner
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -11,6 +12,7 @@ import (
 type Limits struct {
 	MaxRunners    int           // hosts in use at once
 	MaxAttempts   int           // hosts spent on one job before it is given up
+	AuthorizedFor time.Duration // authorized to started; no host is taken after it
 	DecideBy      time.Duration // an offered job whose facts stay unknown is denied
 	BindBy        time.Duration // claimed to bound
 	ReleaseBy     time.Duration // bound to released
@@ -99,7 +101,7 @@ type planner struct {
 	wake  time.Time
 	idle  int // runners that could still take a job
 	open  int // runners whose host is not yet gone
-	// takers are registered runners that may hold a job we do not know of.
+	// takers are runners whose pod may hold a job that was not allowed to start.
 	takers int
 }
 
@@ -126,7 +128,7 @@ func (p *planner) runner(r *Runner) {
 	if r.idle() && p.reportedOn(name) == nil {
 		p.idle++
 	}
-	if r.idle() && r.Bound != nil {
+	if r.Bound != nil && r.Started == nil && r.Terminated == nil {
 		p.takers++
 	}
 	ended, isEnded := r.Ended()
@@ -208,16 +210,17 @@ func (p *planner) job(id JobID, j *Job) {
 		}
 	case j.Denied != nil:
 		// Cancelling a job whose hook blocks ends the hook after 10 s and lets
-		// steps with if: always() run. While a runner is idle GitHub may have
-		// given it this very job; then the hook's refusal comes first.
+		// steps with if: always() run. As long as there is a runner to which
+		// GitHub may have given this very job, its pod has to go first.
 		if j.Cancelled == nil && p.takers == 0 {
 			p.add(Task{Kind: TaskCancel, Job: id})
 		}
 	case j.Authorized == nil:
-		switch {
-		case p.due(j.Offered.At, p.lim.DecideBy):
+		switch late := p.due(j.Offered.At, p.lim.DecideBy); {
+		case p.Frozen != nil:
+		case late:
 			p.add(Task{Kind: TaskDeny, Job: id})
-		case p.Frozen == nil:
+		default:
 			p.add(Task{Kind: TaskDecide, Job: id})
 		}
 	case j.Reported != nil && j.Runner == "":
@@ -246,7 +249,7 @@ func (p *planner) drop(name Name) {
 func (p *planner) demand() {
 	var waiting []JobID
 	for _, id := range sortedKeys(p.Jobs) {
-		if j := p.Jobs[id]; j.waiting() && j.Spent < p.lim.MaxAttempts {
+		if j := p.Jobs[id]; j.waiting() && j.Spent < p.lim.MaxAttempts && !p.due(j.Authorized.At, p.lim.AuthorizedFor) {
 			waiting = append(waiting, id)
 		}
 	}
@@ -326,14 +329,16 @@ func (p *planner) undecided() bool {
 	return false
 }
 
-// GivenUp lists the waiting jobs that no more hosts are spent on: a human has
-// to look.
-func (s *State) GivenUp(lim Limits) []JobID {
-	var out []JobID
-	for _, id := range sortedKeys(s.Jobs) {
-		if j := s.Jobs[id]; j.waiting() && j.Spent >= lim.MaxAttempts {
-			out = append(out, id)
-		}
+// GivenUp says why no more hosts are spent on a waiting job, empty if they
+// are: a human has to look.
+func (j *Job) GivenUp(now time.Time, lim Limits) string {
+	switch {
+	case !j.waiting():
+		return ""
+	case j.Spent >= lim.MaxAttempts:
+		return fmt.Sprintf("given up after %d hosts on which it did not start: look at their pods, then re-run the job", j.Spent)
+	case !now.Before(j.Authorized.At.Add(lim.AuthorizedFor)):
+		return fmt.Sprintf("authorized more than %s ago and never started: re-run the job", lim.AuthorizedFor)
 	}
-	return out
+	return ""
 }

@@ -94,7 +94,7 @@ func (s *State) Seal(name Name) Sealed {
 		Host:      claimed.Host,
 		Teardown: Gone{
 			InstanceID: gone.Event.InstanceID,
-			State:      finalState(claimed.Host.Provider),
+			State:      gone.Event.States[len(gone.Event.States)-1].State,
 			ObservedAt: gone.Event.States[len(gone.Event.States)-1].At,
 			Volumes:    gone.Event.VolumesGone,
 			Overdue:    r.Overdue != nil,
@@ -137,8 +137,9 @@ func (s *State) sealJob(out *Sealed, r *Runner) {
 		Result:     ResultUnknown,
 		Events:     s.chainSeal(JobChain(started.Job)),
 	}
-	if job.Concluded != nil {
-		out.Job.Result = job.Concluded.Event.Result
+	// A result that GitHub tells of another runner is not this one's.
+	if c := job.Concluded; c != nil && (c.Event.Runner == "" || c.Event.Runner == r.Name()) {
+		out.Job.Result = c.Event.Result
 	}
 	out.Times.Offered, out.Times.Authorized = job.Offered.At, job.Authorized.At
 	out.Times.Started = r.Started.At

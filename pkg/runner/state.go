@@ -26,6 +26,8 @@ type Job struct {
 	Runner Name
 	// Spent counts the runners made for this job that ended without any job.
 	Spent int
+	// Requeued says that GitHub took the job back and assigned it again.
+	Requeued bool
 }
 
 // Runner is all that the log says about one runner and its host.
@@ -40,6 +42,7 @@ type Runner struct {
 	Cancelled  *Of[Cancelled]
 	Teardown   *Of[Teardown]
 	Overdue    *Of[Overdue]
+	Ending     *Of[Ending]
 	Terminated *Of[Terminated]
 	Sealed     *Of[Sealed]
 }
@@ -203,11 +206,11 @@ func (s *State) fold(rec Record) {
 		s.Frozen = nil
 	case Offered:
 		// A job that was given back to the queue is offered, and decided, anew.
-		spent := 0
+		job := &Job{Offered: *of(rec, e)}
 		if old := s.Jobs[e.Job]; old != nil {
-			spent = old.Spent
+			job.Spent, job.Requeued = old.Spent, true
 		}
-		s.Jobs[e.Job] = &Job{Offered: *of(rec, e), Spent: spent}
+		s.Jobs[e.Job] = job
 	case Authorized:
 		s.Jobs[e.Job].Authorized = of(rec, e)
 	case Denied:
@@ -240,7 +243,7 @@ func (s *State) foldRunner(rec Record) {
 	case Retired:
 		r := s.Runners[e.Runner]
 		r.Retired = of(rec, e)
-		if job := s.Jobs[r.Claimed.Event.Cause]; job != nil && r.Started == nil && spends(e.Cause) {
+		if job := s.Jobs[r.Claimed.Event.Cause]; job != nil && r.Started == nil && spends(e.Cause) && job.waiting() {
 			job.Spent++
 		}
 	case Completed:
@@ -255,6 +258,8 @@ func (s *State) foldRunner(rec Record) {
 		s.Runners[e.Runner].Teardown = of(rec, e)
 	case Overdue:
 		s.Runners[e.Runner].Overdue = of(rec, e)
+	case Ending:
+		s.Runners[e.Runner].Ending = of(rec, e)
 	case Terminated:
 		s.Runners[e.Runner].Terminated = of(rec, e)
 	case Sealed:
@@ -263,10 +268,11 @@ func (s *State) foldRunner(rec Record) {
 }
 
 // spends says whether a retirement counts against the job that the runner was
-// made for: it does when the host or its pod failed, not when nobody came.
+// made for, if that job still waits. An idle end counts too: a job that GitHub
+// shows as assigned and never gives to anybody would use up host after host.
 func spends(c Cause) bool {
 	switch c {
-	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost:
+	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost, CauseIdle:
 		return true
 	}
 	return false

@@ -97,6 +97,8 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 		return w.offered(a), nil
 	case "redeliver-offer":
 		return w.Jobs[runner.JobID(a)].Offered.Event, nil
+	case "redeliver-conclude":
+		return runner.Concluded{Job: runner.JobID(a), Result: runner.ResultCancelled, MessageID: w.message - 1}, nil
 	case "imply":
 		e := w.offered(a)
 		e.Implied = true
@@ -131,6 +133,8 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 		return w.teardown(a), nil
 	case "overdue":
 		return runner.Overdue{Runner: runner.Name(a), Pending: []runner.Stage{runner.StageInstance}, Since: w.now}, nil
+	case "ending":
+		return runner.Ending{Runner: runner.Name(a), InstanceID: w.hostOf(a).InstanceID, State: b}, nil
 	case "terminated":
 		e := w.terminated(a)
 		switch b {
@@ -140,6 +144,8 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 			e.VolumesGone = []string{}
 		case "but-node":
 			e.NodeGone = false
+		case "but-unlisted":
+			e.States = []runner.Transition{{State: "unlisted", At: w.now}}
 		}
 		return e, nil
 	case "seal":

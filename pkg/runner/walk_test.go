@@ -32,6 +32,7 @@ func (w *world) candidates() []runner.Event {
 		}
 		out = append(out, w.bound(name), released(name), w.completed(name), w.teardown(name), w.terminated(name), w.Seal(runner.Name(name)),
 			runner.Retired{Runner: runner.Name(name), Cause: runner.CauseIdle},
+			runner.Ending{Runner: runner.Name(name), InstanceID: w.hostOf(name).InstanceID, State: "shutting-down"},
 			runner.Overdue{Runner: runner.Name(name), Pending: []runner.Stage{runner.StagePod}, Since: w.now})
 	}
 	return out

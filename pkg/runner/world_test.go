@@ -23,7 +23,7 @@ var epoch = time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 
 func testLimits() runner.Limits {
 	return runner.Limits{
-		MaxRunners: 2, MaxAttempts: 2, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute,
+		MaxRunners: 2, MaxAttempts: 2, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute,
 		ReleaseBy: 2 * time.Minute, IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second,
 		HookGrace: 2 * time.Minute, JobTTL: time.Hour, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
