@@ -13,6 +13,9 @@ import (
 // reasonFactsUnknown denies a job about which GitHub could not be asked in time.
 const reasonFactsUnknown = "facts-unknown"
 
+// reasonCoolingOff is the policy's word for an approval that is too young.
+const reasonCoolingOff = "approval-cooling-off"
+
 // jobOf is a copy of what the log says about a job.
 func (s *Supervisor) jobOf(ctx context.Context, id runner.JobID) (job runner.Job, err error) {
 	err = s.locked(ctx, func() error {
@@ -53,6 +56,9 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 	if err != nil {
 		return false, err
 	}
+	if slices.Equal(decision.Reasons, []string{reasonCoolingOff}) {
+		return false, nil // time alone mends it; after DecideBy it is a denial
+	}
 	if decision.Allowed() {
 		err = s.record(ctx, runner.Authorized{Job: id, Facts: facts, Decision: decision})
 	} else {
@@ -61,8 +67,14 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 	return err == nil, err
 }
 
-// taskDeny ends a job whose facts stayed unknown for too long.
+// taskDeny ends a job whose facts stayed unknown for too long. They are asked
+// for once more: it may have been we who were away.
 func (s *Supervisor) taskDeny(ctx context.Context, id runner.JobID) (bool, error) {
+	ask, cancel := context.WithTimeout(ctx, s.CallTimeout/2)
+	defer cancel()
+	if done, err := s.taskDecide(ask, id); done {
+		return true, err
+	}
 	job, err := s.jobOf(ctx, id)
 	if err != nil {
 		return false, err
@@ -129,7 +141,7 @@ func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, erro
 			return nil, fmt.Errorf("job %s is not authorized", id)
 		}
 		for _, h := range hosts {
-			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) {
+			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
 				return runner.Claimed{Runner: name, Cause: id, Authorized: job.Authorized.Digest, Host: h}, nil
 			}
 		}
@@ -227,7 +239,6 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if err != nil {
 		return false, fmt.Errorf("create the pod: %w", err)
 	}
-	s.Cluster.Event(name, claimed.Host.NodeName, "Claimed", "host claimed for one runner")
 	pod, err := s.Cluster.Pod(ctx, name)
 	if err != nil {
 		return false, fmt.Errorf("look at the pod: %w", err)
@@ -238,8 +249,15 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	return false, nil
 }
 
+// retire ends a runner. A job that was allowed to start while the reason was
+// being found keeps its runner, unless the reason holds for it as well.
 func (s *Supervisor) retire(ctx context.Context, name runner.Name, cause runner.Cause, podReason string) (bool, error) {
-	err := s.record(ctx, runner.Retired{Runner: name, Cause: cause, PodReason: podReason})
+	_, err := s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
+		if r := st.Runners[name]; r != nil && r.Started != nil && cause != runner.CauseJobDeadline && cause != runner.CauseSecondJob {
+			return nil, runner.ErrRecorded
+		}
+		return runner.Retired{Runner: name, Cause: cause, PodReason: podReason}, nil
+	})
 	if err == nil {
 		s.Logger.Warn("runner retired", zap.String("runner", string(name)), zap.String("cause", string(cause)))
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -56,18 +55,22 @@ func (s *Supervisor) taskRetire(ctx context.Context, name runner.Name, cause run
 	if err != nil || r == nil {
 		return false, err
 	}
+	if cause == runner.CauseHookMissing && s.gate.askedSince(name, s.started.Add(s.Limits.HookGrace), time.Now().Add(-s.Limits.HookGrace)) {
+		return false, nil // the hook does ask, or had no time to since we started
+	}
 	polite := cause == runner.CauseIdle || cause == runner.CauseSurplus
 	if polite && r.Released != nil {
 		err := s.Registrar.Deregister(ctx, name)
 		late := time.Since(r.Released.At) > s.Limits.IdleTTL+s.Limits.HookGrace
 		switch {
 		case err == nil:
-		case !late && errors.Is(err, ErrJobStillRunning):
-			return false, nil
-		case !late:
-			return false, fmt.Errorf("remove the registration: %w", err)
-		default:
+		case late && errors.Is(err, ErrJobStillRunning):
 			cause = runner.CauseHookMissing
+		case late: // no job may run on it: ending it loses nothing
+		case errors.Is(err, ErrJobStillRunning):
+			return false, nil
+		default:
+			return false, fmt.Errorf("remove the registration: %w", err)
 		}
 	}
 	return s.retire(ctx, name, cause, "")
@@ -81,7 +84,11 @@ func (s *Supervisor) taskTeardown(ctx context.Context, task runner.Task) (bool, 
 		return false, err
 	}
 	if r.Teardown == nil {
-		return s.intend(ctx, r)
+		// The pod goes whatever the cloud says: a job may be in it that was
+		// never allowed.
+		podErr := s.Cluster.DeletePod(ctx, task.Runner, podGrace)
+		progress, err := s.intend(ctx, r)
+		return progress, errors.Join(err, podErr)
 	}
 	end := ending{Supervisor: s, r: r, host: r.Claimed.Event.Host}
 	problem := end.advance(ctx)
@@ -138,10 +145,18 @@ type ending struct {
 	instance                bool
 }
 
-// advance does what is left to do and observes. Every step is tried even when
-// another failed; the errors are joined.
+// advance does what is left to do and observes. Every step is tried, each with
+// a time of its own, even when another failed or hung; the errors are joined.
+// The instance comes before the registration: GitHub being away must not keep
+// a host alive.
 func (e *ending) advance(ctx context.Context) error {
-	return errors.Join(e.endPod(ctx), e.endRegistration(ctx), e.endInstance(ctx), e.endNode(ctx))
+	var problems []error
+	for _, step := range []func(context.Context) error{e.endPod, e.endInstance, e.endNode, e.endRegistration} {
+		stepCtx, cancel := context.WithTimeout(ctx, e.CallTimeout/4)
+		problems = append(problems, step(stepCtx))
+		cancel()
+	}
+	return errors.Join(problems...)
 }
 
 func (e *ending) endPod(ctx context.Context) error {
@@ -213,19 +228,42 @@ func (e *ending) endInstance(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(problem, fmt.Errorf("look at the instance: %w", err))
 	}
-	if in, ok := instances[e.host.InstanceID]; ok {
-		e.sight.saw(name, in, time.Now().UTC().Round(0))
+	now := time.Now().UTC().Round(0)
+	in, listed := instances[e.host.InstanceID]
+	switch {
+	case listed:
+		e.sight.saw(name, in, now)
+		if err := e.remember(ctx, in); err != nil {
+			problem = errors.Join(problem, err)
+		}
+	case e.r.Ending != nil:
+		// The cloud lists a terminated instance for about an hour. This one
+		// was seen ending, and we have a record of it.
+		e.sight.saw(name, runner.Instance{State: "unlisted"}, now)
 	}
 	e.states, e.reason, e.receipts = e.sight.of(name)
-	e.instance = len(e.states) > 0 && e.states[len(e.states)-1].State == "terminated"
-	if !e.instance {
+	last := ""
+	if n := len(e.states); n > 0 {
+		last = e.states[n-1].State
+	}
+	if e.instance = last == "terminated" || last == "unlisted" && e.r.Ending != nil; !e.instance {
 		return problem
 	}
-	e.volumes, err = e.Hosts.VolumesGone(ctx, e.r.Teardown.Event.Volumes)
-	if err != nil {
+	if e.volumes, err = e.Hosts.VolumesGone(ctx, e.r.Teardown.Event.Volumes); err != nil {
 		return fmt.Errorf("look at the volumes: %w", err)
 	}
+	if e.volumes == nil {
+		e.volumes = []string{} // there were none to wait for
+	}
 	return nil
+}
+
+// remember makes the first sight of the host's end durable.
+func (e *ending) remember(ctx context.Context, in runner.Instance) error {
+	if e.r.Ending != nil || in.State != "shutting-down" && in.State != "terminated" {
+		return nil
+	}
+	return e.record(ctx, runner.Ending{Runner: e.r.Name(), InstanceID: in.ID, State: in.State})
 }
 
 // endNode removes the node object once its machine is gone; the cloud
@@ -300,96 +338,7 @@ func (s *Supervisor) taskSeal(ctx context.Context, name runner.Name) (bool, erro
 	_, err := s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) { return st.Seal(name), nil })
 	if err == nil {
 		s.sight.forget(name)
+		s.gate.forget(name)
 	}
 	return err == nil, err
-}
-
-// sightings remember what was seen of instances that are ending. They are
-// memory only: after a restart the instance is looked at again, which EC2
-// allows for about an hour after its end.
-type sightings struct {
-	mu  sync.Mutex
-	all map[runner.Name]*sighting
-}
-
-type sighting struct {
-	states   []runner.Transition
-	reason   string
-	receipts []TerminateReceipt
-	pending  []runner.Stage
-	// deregistered: the registration was seen gone after the pod was.
-	deregistered bool
-}
-
-func newSightings() *sightings { return &sightings{all: map[runner.Name]*sighting{}} }
-
-func (s *sightings) with(name runner.Name, f func(*sighting)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all[name] == nil {
-		s.all[name] = &sighting{}
-	}
-	f(s.all[name])
-}
-
-// ending says that the instance was seen on its way out, so that there is
-// nothing more to ask for. A request alone does not count: it may have had no
-// effect.
-func (s *sightings) ending(name runner.Name) (yes bool) {
-	s.with(name, func(g *sighting) {
-		yes = slices.ContainsFunc(g.states, func(t runner.Transition) bool {
-			return t.State == "shutting-down" || t.State == "terminated"
-		})
-	})
-	return yes
-}
-
-func (s *sightings) asked(name runner.Name, receipt TerminateReceipt) {
-	s.with(name, func(g *sighting) {
-		if receipt != (TerminateReceipt{}) && len(g.receipts) < 8 {
-			g.receipts = append(g.receipts, receipt)
-		}
-	})
-}
-
-func (s *sightings) saw(name runner.Name, in runner.Instance, at time.Time) {
-	s.with(name, func(g *sighting) {
-		if in.StateReason != "" {
-			g.reason = in.StateReason
-		}
-		if n := len(g.states); n == 0 || g.states[n-1].State != in.State {
-			g.states = append(g.states, runner.Transition{State: in.State, At: at})
-		}
-	})
-}
-
-func (s *sightings) of(name runner.Name) (states []runner.Transition, reason string, receipts []TerminateReceipt) {
-	s.with(name, func(g *sighting) {
-		states, reason, receipts = slices.Clone(g.states), g.reason, slices.Clone(g.receipts)
-	})
-	return states, reason, receipts
-}
-
-func (s *sightings) deregistered(name runner.Name) (yes bool) {
-	s.with(name, func(g *sighting) { yes = g.deregistered })
-	return yes
-}
-
-func (s *sightings) pending(name runner.Name, stages []runner.Stage) {
-	s.with(name, func(g *sighting) { g.pending = stages })
-}
-
-func (s *sightings) stages(name runner.Name) []runner.Stage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if g := s.all[name]; g != nil {
-		return g.pending
-	}
-	return nil
-}
-
-func (s *sightings) forget(name runner.Name) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.all, name)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -21,64 +20,14 @@ const (
 	reasonRunnerOver    = "runner-over"
 )
 
-// gates lets one caller at a time through for each runner, and remembers since
-// when a job waits at the start gate.
-type gates struct {
-	mu    sync.Mutex
-	inUse map[runner.Name]chan struct{}
-	since map[runner.Name]time.Time
-}
-
-func newGates() *gates {
-	return &gates{inUse: map[runner.Name]chan struct{}{}, since: map[runner.Name]time.Time{}}
-}
-
-// enter waits for the runner's gate; leave must be called after a nil error.
-func (g *gates) enter(ctx context.Context, name runner.Name) (leave func(), err error) {
-	for {
-		g.mu.Lock()
-		busy := g.inUse[name]
-		if busy == nil {
-			done := make(chan struct{})
-			g.inUse[name] = done
-			g.mu.Unlock()
-			return func() {
-				g.mu.Lock()
-				delete(g.inUse, name)
-				g.mu.Unlock()
-				close(done)
-			}, nil
-		}
-		g.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-// waitingSince is when this runner's hook first asked without an answer.
-func (g *gates) waitingSince(name runner.Name, now time.Time) time.Time {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if _, ok := g.since[name]; !ok {
-		g.since[name] = now
-	}
-	return g.since[name]
-}
-
-func (g *gates) answered(name runner.Name) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.since, name)
-}
-
 // waitedTooLong says that a hook has asked for longer than it may. A token that
-// expired on its way is renewed by the agent within this time.
+// expired on its way is renewed by the agent within this time. While our
+// session with the queue is not open the offer of an honest job may be waiting
+// behind it; then the runner's idle TTL bounds the wait.
 func (s *Supervisor) waitedTooLong(name runner.Name) bool {
 	now := time.Now()
-	return now.Sub(s.gate.waitingSince(name, now)) >= s.Limits.HookGrace
+	waited := now.Sub(s.gate.waitingSince(name, now))
+	return waited >= s.Limits.HookGrace && s.Queue.Health().Session == "open"
 }
 
 // vouched asks the cluster whose token this is. Only the runner's own pod may
@@ -202,6 +151,7 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 	if r.Bound == nil || r.Bound.Event.PodUID != pod.PodUID {
 		return StartAnswer{}, fmt.Errorf("%w: this pod is not bound to the runner", ErrTokenRejected)
 	}
+	s.gate.ask(name, time.Now())
 	if r.Refused != nil {
 		return StartAnswer{Verdict: StartRefused, Reasons: r.Refused.Event.Decision.Reasons}, nil
 	}
@@ -219,24 +169,29 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 		return StartAnswer{}, fmt.Errorf("verify the job's token: %w", err)
 	}
 	if r.Started != nil {
-		return sameJob(r.Started, claims), nil
+		return s.sameJob(ctx, r, claims)
 	}
 	return s.judge(ctx, r, claims)
 }
 
-// sameJob answers a hook that asks again because our answer was lost.
-func sameJob(started *runner.Of[runner.Started], claims runner.Claims) StartAnswer {
-	was := started.Event.Claims
+// sameJob answers a hook that asks again because our answer was lost. Another
+// job on this runner ends it: a runner that outlived its job (actions/runner
+// #3010) is one that we know nothing of.
+func (s *Supervisor) sameJob(ctx context.Context, r *runner.Runner, claims runner.Claims) (StartAnswer, error) {
+	was := r.Started.Event.Claims
 	if was.RunID == claims.RunID && was.RunAttempt == claims.RunAttempt && was.CheckRunID == claims.CheckRunID {
-		return StartAnswer{Verdict: StartAllowed, Record: started.Digest}
+		return StartAnswer{Verdict: StartAllowed, Record: r.Started.Digest}, nil
 	}
-	return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonNotAuthorized}}
+	if _, err := s.retire(ctx, r.Name(), runner.CauseSecondJob, ""); err != nil && !errors.Is(err, runner.ErrRecorded) {
+		return StartAnswer{}, err
+	}
+	return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonNotAuthorized}}, nil
 }
 
 // judge finds the job that the token speaks of and asks the policy again, with
 // facts gathered now.
 func (s *Supervisor) judge(ctx context.Context, r *runner.Runner, claims runner.Claims) (StartAnswer, error) {
-	job, err := s.match(ctx, claims)
+	job, err := s.match(ctx, r.Name(), claims)
 	if err != nil {
 		return StartAnswer{}, err
 	}
@@ -285,19 +240,13 @@ func onlyUnauthorized(reasons []string) bool {
 
 // match finds the job of the log that the token's run and check run name,
 // authorized ones first. Nil means that the log knows none.
-func (s *Supervisor) match(ctx context.Context, c runner.Claims) (found *runner.Job, err error) {
+func (s *Supervisor) match(ctx context.Context, name runner.Name, c runner.Claims) (found *runner.Job, err error) {
 	err = s.locked(ctx, func() error {
 		var fits []*runner.Job
 		for _, j := range s.state.Jobs {
-			if j.Offered.Event.RunID != c.RunID || j.Offered.Event.Repository != c.Repository || j.Runner != "" || j.Concluded != nil {
-				continue
+			if fitsClaims(j, c) && (j.Reported == nil || j.Reported.Event.Runner == name) {
+				fits = append(fits, j)
 			}
-			if a := j.Authorized; a != nil {
-				if id := a.Event.Facts.CheckRunID; id != 0 && id != c.CheckRunID {
-					continue
-				}
-			}
-			fits = append(fits, j)
 		}
 		if len(fits) > 0 {
 			best := slices.MinFunc(fits, func(a, b *runner.Job) int {
@@ -310,14 +259,35 @@ func (s *Supervisor) match(ctx context.Context, c runner.Claims) (found *runner.
 	return found, err
 }
 
+// fitsClaims says that the token may be of this job: nothing that the log
+// knows of the job contradicts it.
+func fitsClaims(j *runner.Job, c runner.Claims) bool {
+	offered := j.Offered.Event
+	if offered.RunID != c.RunID || offered.Repository != c.Repository || j.Runner != "" || j.Concluded != nil {
+		return false
+	}
+	if offered.WorkflowRef != "" && offered.WorkflowRef != c.JobWorkflow.Ref {
+		return false
+	}
+	if j.Authorized == nil {
+		return true
+	}
+	facts := j.Authorized.Event.Facts
+	return facts.RunAttempt == c.RunAttempt && (facts.CheckRunID == 0 || facts.CheckRunID == c.CheckRunID)
+}
+
+// preference puts the job first that GitHub itself says is here, then the
+// authorized, then the undecided.
 func preference(j *runner.Job) int {
 	switch {
-	case j.Authorized != nil:
+	case j.Reported != nil:
 		return 0
-	case j.Denied == nil:
+	case j.Authorized != nil:
 		return 1
+	case j.Denied == nil:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // pending leaves the hook blocked. A job for which no answer can be had in
@@ -350,7 +320,6 @@ func (s *Supervisor) start(ctx context.Context, r *runner.Runner, job *runner.Jo
 	if err != nil {
 		return StartAnswer{}, err
 	}
-	s.gate.answered(r.Name())
 	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Started", "the job was allowed to start")
 	return StartAnswer{Verdict: StartAllowed, Record: rec.Digest}, nil
 }
@@ -372,7 +341,6 @@ func (s *Supervisor) refuse(ctx context.Context, r *runner.Runner, job runner.Jo
 	if err != nil {
 		return StartAnswer{}, err
 	}
-	s.gate.answered(r.Name())
 	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Refused", "the job may not run here")
 	return StartAnswer{Verdict: StartRefused, Reasons: decision.Reasons}, nil
 }

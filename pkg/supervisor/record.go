@@ -20,6 +20,8 @@ const (
 	// clockSlack is how far the clock may step back unnoticed, as when it is
 	// slewed. Beyond it nothing is recorded until the clock is right again.
 	clockSlack = 5 * time.Second
+	// clockJump is how far wall and monotonic clock may drift apart.
+	clockJump = time.Minute
 )
 
 // errClock says that the clock cannot be trusted.
@@ -97,6 +99,22 @@ func (s *Supervisor) stamp() (time.Time, error) {
 		return s.state.LastAt, nil
 	}
 	return time.Time{}, fmt.Errorf("%w by %s: mend the clock of this machine", errClock, behind.Round(time.Second))
+}
+
+// clockProblem says why the clock cannot be trusted, empty if it can: it is
+// behind the log, or it jumped while this process ran.
+func (s *Supervisor) clockProblem(lastAt time.Time) string {
+	now := time.Now()
+	if behind := lastAt.Sub(now); behind > clockSlack {
+		return fmt.Sprintf("the clock is %s behind the last record", behind.Round(time.Second))
+	}
+	// Sub of two readings of one process goes by the monotonic clock; without
+	// it by the wall.
+	ran, shown := now.Sub(s.started), now.Round(0).Sub(s.started.Round(0))
+	if jump := shown - ran; jump.Abs() > clockJump {
+		return fmt.Sprintf("the clock jumped by %s since this process started", jump.Round(time.Second))
+	}
+	return ""
 }
 
 // lost remembers that the log may be longer than we know.

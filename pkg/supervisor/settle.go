@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,12 +58,17 @@ func surveyEvery(tick time.Duration) time.Duration { return 5 * tick }
 
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
 	err = s.locked(ctx, func() error {
-		if err := s.recover(ctx); err != nil {
-			s.Logger.Error("the log is away; only looking", zap.Error(err))
-			s.publishLocked()
-			return nil
-		}
+		away := s.recover(ctx)
 		tasks, next = s.state.Next(time.Now(), s.Limits)
+		if away != nil {
+			// Nothing new may begin, and what was begun must end: a host whose
+			// teardown is on record is ended and watched; only the record of
+			// its end has to wait.
+			s.Logger.Error("the log is away; only ending what is to end", zap.Error(away))
+			tasks = slices.DeleteFunc(tasks, func(t runner.Task) bool {
+				return t.Kind != runner.TaskTeardown || s.state.Runners[t.Runner].Teardown == nil
+			})
+		}
 		s.publishLocked()
 		return nil
 	})

@@ -26,6 +26,11 @@ func (s *Supervisor) View() View {
 			v.Why = append(v.Why, c.Name+": "+c.Detail)
 		}
 	}
+	if len(v.Hosts) > 0 && !slices.ContainsFunc(v.Hosts, func(h HostView) bool { return h.Vetted }) {
+		v.Why = append(v.Why, "no waiting host passes its checks")
+	} else if len(v.Hosts) == 0 {
+		v.Why = append(v.Why, "no host is waiting: the group has to start one first")
+	}
 	if v.Capacity <= 0 {
 		v.Why = append(v.Why, fmt.Sprintf("all %d hosts that may be in use at once are in use", v.Max))
 	}
@@ -35,6 +40,10 @@ func (s *Supervisor) View() View {
 
 // pollStale is how old the last poll may be: a long poll lasts 50 seconds.
 const pollStale = 2 * time.Minute
+
+// loopStale is how long a round of the settle loop may take. It waits for the
+// ledger only.
+const loopStale = time.Minute
 
 // checks are the conditions of readiness. Each can fail.
 func (s *Supervisor) checks(v View) []HealthCheck {
@@ -57,13 +66,21 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 	if problem := s.lanes.problem("survey"); problem != "" {
 		hosts.OK, hosts.Detail = false, problem
 	}
+	loop := HealthCheck{Name: "loop", OK: true, Detail: "the supervisor looks at its work"}
+	if age := v.Now.Sub(v.LoopAt); age > loopStale {
+		loop.OK, loop.Detail = false, fmt.Sprintf("the supervisor last looked at its work %s ago", age.Round(time.Second))
+	}
+	clock := HealthCheck{Name: "clock", OK: true, Detail: "the clock agrees with the log"}
+	if problem := s.clockProblem(v.Ledger.LastAt); problem != "" {
+		clock.OK, clock.Detail = false, problem
+	}
 	late := HealthCheck{Name: "teardown", OK: true, Detail: "no host is overdue"}
 	for _, r := range v.Runners {
 		if r.Overdue && r.Phase != runner.KindTerminated && r.Phase != runner.KindSealed {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
-	return []HealthCheck{poll, session, ledger, hosts, late}
+	return []HealthCheck{poll, session, ledger, hosts, loop, clock, late}
 }
 
 // publish makes the view anew. It takes the turn; publishLocked has it.
@@ -76,7 +93,7 @@ func (s *Supervisor) publish() {
 func (s *Supervisor) publishLocked() {
 	now, st := time.Now(), s.state
 	v := View{
-		Version: s.Version, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
+		Version: s.Version, StartedAt: s.started, LoopAt: now, Leading: true, Max: s.Limits.MaxRunners,
 		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
 		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}
@@ -87,35 +104,35 @@ func (s *Supervisor) publishLocked() {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}
 	open := 0
+	refused := map[runner.JobID][]string{}
 	for name, r := range st.Runners {
-		rv := s.runnerView(name, r)
 		if r.Terminated == nil {
 			open++
 		}
-		if r.Sealed == nil || now.Sub(rv.Since) < s.History {
-			v.Runners = append(v.Runners, rv)
+		if r.Sealed != nil && now.Sub(r.Sealed.At) >= s.History {
+			continue
+		}
+		v.Runners = append(v.Runners, s.runnerView(name, r))
+		if r.Refused != nil {
+			refused[r.Refused.Event.Job] = r.Refused.Event.Decision.Reasons
 		}
 	}
 	v.Capacity = s.Limits.MaxRunners - open
 	for id, j := range st.Jobs {
+		if j.Concluded != nil && now.Sub(j.Concluded.At) >= s.History || j.Denied != nil && now.Sub(j.Denied.At) >= s.History {
+			continue
+		}
 		jv := s.jobView(id, j)
-		if !over(j) || now.Sub(jv.Since) < s.History {
-			v.Jobs = append(v.Jobs, jv)
+		if reasons, ok := refused[id]; ok {
+			jv.Reasons = reasons
 		}
-	}
-	for _, id := range st.GivenUp(s.Limits) {
-		for i := range v.Jobs {
-			if v.Jobs[i].ID == id {
-				v.Jobs[i].Problem = fmt.Sprintf("given up after %d hosts: look at why their pods did not start", st.Jobs[id].Spent)
-			}
-		}
+		jv.Problem = cmp.Or(j.GivenUp(now, s.Limits), jv.Problem)
+		v.Jobs = append(v.Jobs, jv)
 	}
 	slices.SortFunc(v.Jobs, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
 	slices.SortFunc(v.Runners, func(a, b RunnerView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
 	s.view.Store(&v)
 }
-
-func over(j *runner.Job) bool { return j.Concluded != nil || j.Denied != nil }
 
 func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {
 	v := JobView{
@@ -137,11 +154,6 @@ func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {
 	}
 	if j.Denied != nil {
 		v.Reasons = j.Denied.Event.Decision.Reasons
-	}
-	for _, r := range s.state.Runners {
-		if r.Refused != nil && r.Refused.Event.Job == id {
-			v.Reasons = r.Refused.Event.Decision.Reasons
-		}
 	}
 	return v
 }

@@ -128,8 +128,8 @@ func (o Options) validate() error {
 	if o.NewName == nil {
 		missing = append(missing, errors.New("supervisor: no NewName given"))
 	}
-	if o.Tick <= 0 || o.CallTimeout <= 0 || o.Limits.MaxRunners <= 0 {
-		missing = append(missing, errors.New("supervisor: Tick, CallTimeout and Limits.MaxRunners must be positive"))
+	if o.Tick <= 0 || o.CallTimeout <= 0 || o.Limits.MaxRunners <= 0 || o.Limits.AuthorizedFor <= 0 {
+		missing = append(missing, errors.New("supervisor: Tick, CallTimeout, Limits.MaxRunners and Limits.AuthorizedFor must be positive"))
 	}
 	return errors.Join(missing...)
 }
@@ -150,6 +150,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 	})
 	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	group.Go(func() error { return s.settle(ctx) })
@@ -214,7 +217,7 @@ func (s *Supervisor) Unbound() bool {
 // switch: frozen, unsure of the log, or a clock that cannot be trusted.
 func (s *Supervisor) capacity() int {
 	v := s.view.Load()
-	if v.Frozen != nil || v.Ledger.LastError != "" {
+	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" {
 		return 0
 	}
 	return s.Limits.MaxRunners
@@ -224,7 +227,11 @@ func (s *Supervisor) capacity() int {
 // are passed over, so a redelivered message changes nothing. An error means
 // that the message must not be acknowledged.
 func (s *Supervisor) Observe(ctx context.Context, msg Message) error {
-	for _, e := range msg.Events {
+	events, err := s.inOrder(ctx, msg)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
 		err := s.record(ctx, e)
 		switch violation, ok := errors.AsType[*runner.Violation](err); {
 		case err == nil:
@@ -238,4 +245,31 @@ func (s *Supervisor) Observe(ctx context.Context, msg Message) error {
 		}
 	}
 	return nil
+}
+
+// inOrder puts the end of a job's earlier assignment before its new one.
+// GitHub takes back a job that found no runner and assigns it again, at times
+// in one message, and the client hands us such a message without its order.
+func (s *Supervisor) inOrder(ctx context.Context, msg Message) ([]runner.Event, error) {
+	concluded := map[runner.JobID]runner.Event{}
+	for _, e := range msg.Events {
+		if c, ok := e.(runner.Concluded); ok {
+			concluded[c.Job] = c
+		}
+	}
+	var first []runner.Event
+	err := s.locked(ctx, func() error {
+		for _, e := range msg.Events {
+			offered, ok := e.(runner.Offered)
+			if !ok || offered.Implied || concluded[offered.Job] == nil {
+				continue
+			}
+			job := s.state.Jobs[offered.Job]
+			if job != nil && job.Runner == "" && job.Offered.Event.MessageID < msg.ID {
+				first = append(first, concluded[offered.Job])
+			}
+		}
+		return nil
+	})
+	return append(first, msg.Events...), err
 }

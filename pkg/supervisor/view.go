@@ -8,11 +8,13 @@ import (
 
 // View is what the status endpoint shows: a copy, taken at one moment.
 type View struct {
-	Now       time.Time     `json:"now"`
-	Version   string        `json:"version"`
-	StartedAt time.Time     `json:"startedAt"`
-	Leading   bool          `json:"leading"`
-	Checks    []HealthCheck `json:"checks"`
+	Now       time.Time `json:"now"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"startedAt"`
+	// LoopAt is when the supervisor last looked at its work.
+	LoopAt  time.Time     `json:"loopAt"`
+	Leading bool          `json:"leading"`
+	Checks  []HealthCheck `json:"checks"`
 	// CanDeploy answers on-call's first question; Why lists what speaks against.
 	CanDeploy bool         `json:"canDeploy"`
 	Why       []string     `json:"why"`

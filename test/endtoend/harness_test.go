@@ -5,9 +5,13 @@
 package endtoend
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -57,6 +61,9 @@ var bundle = sync.OnceValues(func() (*policy.Bundle, error) {
 	return policy.Load(files)
 })
 
+// signingKey is made once: making one takes longer than a whole deploy.
+var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 // options vary the world of one test.
 type options struct {
 	assign    simgithub.Assign
@@ -96,6 +103,10 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key, err := signingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
@@ -104,7 +115,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		client := &http.Client{Transport: overPipe{b.github.Transport()}}
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, Token: token, AdmissionCA: []byte("none"), GitHub: client,
-			Admission: &http.Client{Transport: b.gate}, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
+			Admission: &http.Client{Transport: b.gate}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
 			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
@@ -210,7 +221,7 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error) {
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
-		Tick: time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
+		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
 		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: zap.NewNop(),
 		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 	}
@@ -237,7 +248,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	machines, err := hosts.NewAutoScaling(aws.Config{
 		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
 		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
-		HTTPClient:  &http.Client{Transport: &http.Transport{DialContext: d.net.dial(b.aws)}},
+		HTTPClient:  &http.Client{Transport: wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}}},
 	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}})
 	if err != nil {
 		return opts, err
@@ -263,7 +274,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 
 func (b *bench) limits() runner.Limits {
 	lim := runner.Limits{
-		MaxRunners: 4, MaxAttempts: 3, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
+		MaxRunners: 4, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour,
 		TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
@@ -399,6 +410,9 @@ func (b *bench) describe() string {
 		for _, j := range v.Jobs {
 			out += fmt.Sprintf("  job %s %s: %s\n", j.ID, j.Phase, j.Problem)
 		}
+		for _, h := range v.Hosts {
+			out += fmt.Sprintf("  host %s %s vetted=%t %v\n", h.Node, h.Instance, h.Vetted, h.Failing)
+		}
 		for _, r := range v.Runners {
 			out += fmt.Sprintf("  runner %s %s: %s %v\n", r.Name, r.Phase, r.Problem, r.Pending)
 		}
@@ -461,6 +475,23 @@ func (p overPipe) RoundTrip(req *http.Request) (*http.Response, error) {
 	plain := req.Clone(req.Context())
 	plain.URL.Scheme = "http"
 	return p.Transport.RoundTrip(plain)
+}
+
+// wholeBody reads an answer to its end before it is decoded. The SDK decodes
+// while it reads, and a pipe, unlike a socket, holds nothing back for it.
+type wholeBody struct{ *http.Transport }
+
+func (w wholeBody) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := w.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
 }
 
 // network is the network of one process: cut, nothing comes or goes.

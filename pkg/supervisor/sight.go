@@ -1,0 +1,99 @@
+package supervisor
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+// sightings remember what was seen of instances that are ending. They are
+// memory only: after a restart the instance is looked at again, which EC2
+// allows for about an hour after its end.
+type sightings struct {
+	mu  sync.Mutex
+	all map[runner.Name]*sighting
+}
+
+type sighting struct {
+	states   []runner.Transition
+	reason   string
+	receipts []TerminateReceipt
+	pending  []runner.Stage
+	// deregistered: the registration was seen gone after the pod was.
+	deregistered bool
+}
+
+func newSightings() *sightings { return &sightings{all: map[runner.Name]*sighting{}} }
+
+func (s *sightings) with(name runner.Name, f func(*sighting)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all[name] == nil {
+		s.all[name] = &sighting{}
+	}
+	f(s.all[name])
+}
+
+// ending says that the instance was seen on its way out, so that there is
+// nothing more to ask for. A request alone does not count: it may have had no
+// effect.
+func (s *sightings) ending(name runner.Name) (yes bool) {
+	s.with(name, func(g *sighting) {
+		yes = slices.ContainsFunc(g.states, func(t runner.Transition) bool {
+			return t.State == "shutting-down" || t.State == "terminated"
+		})
+	})
+	return yes
+}
+
+func (s *sightings) asked(name runner.Name, receipt TerminateReceipt) {
+	s.with(name, func(g *sighting) {
+		if receipt != (TerminateReceipt{}) && len(g.receipts) < 8 {
+			g.receipts = append(g.receipts, receipt)
+		}
+	})
+}
+
+func (s *sightings) saw(name runner.Name, in runner.Instance, at time.Time) {
+	s.with(name, func(g *sighting) {
+		if in.StateReason != "" {
+			g.reason = in.StateReason
+		}
+		if n := len(g.states); in.State != "" && (n == 0 || g.states[n-1].State != in.State) {
+			g.states = append(g.states, runner.Transition{State: in.State, At: at})
+		}
+	})
+}
+
+func (s *sightings) of(name runner.Name) (states []runner.Transition, reason string, receipts []TerminateReceipt) {
+	s.with(name, func(g *sighting) {
+		states, reason, receipts = slices.Clone(g.states), g.reason, slices.Clone(g.receipts)
+	})
+	return states, reason, receipts
+}
+
+func (s *sightings) deregistered(name runner.Name) (yes bool) {
+	s.with(name, func(g *sighting) { yes = g.deregistered })
+	return yes
+}
+
+func (s *sightings) pending(name runner.Name, stages []runner.Stage) {
+	s.with(name, func(g *sighting) { g.pending = stages })
+}
+
+func (s *sightings) stages(name runner.Name) []runner.Stage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.all[name]; g != nil {
+		return g.pending
+	}
+	return nil
+}
+
+func (s *sightings) forget(name runner.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, name)
+}

@@ -1,0 +1,82 @@
+package endtoend
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/sim/world"
+)
+
+// TestCrashAtEveryOperation runs one deploy over and over. Each time another
+// operation goes wrong, in each flavour: it fails without effect, it takes
+// effect and is reported failed, and the daemon dies before or after it. Every
+// time the deploy must succeed, every host must be seen gone, every runner
+// must be sealed, and the ledger must verify.
+func TestCrashAtEveryOperation(t *testing.T) {
+	for _, f := range flavours {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			operations := 0
+			// One more operation goes wrong until a life has no such operation.
+			for at := 0; ; at++ {
+				fired := ""
+				ok := t.Run(fmt.Sprint(at), func(t *testing.T) {
+					run(t, options{at: at, flavour: f, hosts: 3}, func(t *testing.T, b *bench) {
+						fired = b.oneDeploy()
+					})
+				})
+				if !ok {
+					t.Fatalf("operation %d (%s) %s", at, fired, f.name)
+				}
+				if fired == "" {
+					break
+				}
+				operations++
+			}
+			t.Logf("%d operations, each of which %s", operations, f.name)
+			if operations < 40 {
+				t.Errorf("only %d operations went wrong: the faults do not reach the daemon", operations)
+			}
+		})
+	}
+}
+
+// oneDeploy takes an approved deploy to its end and says which operation went
+// wrong on the way, empty if none did.
+func (b *bench) oneDeploy() string {
+	b.t.Helper()
+	deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+	b.until("the deploy is sealed and every host is gone", 2*time.Hour, func() bool {
+		return b.sealed(deploy.JobID) != nil && b.quiet()
+	})
+	b.faults.mu.Lock()
+	fired := b.faults.fired
+	b.faults.mu.Unlock()
+	if job, _ := b.world.GitHub.Job(deploy.JobID); job.Conclusion != "success" {
+		b.t.Errorf("after %q: GitHub says %q, want success", fired, job.Conclusion)
+	}
+	if n := len(b.world.GitHub.Runners()); n != 0 {
+		b.t.Errorf("after %q: %d registrations are left over", fired, n)
+	}
+	b.singleUse(fired)
+	return fired
+}
+
+// singleUse checks with EC2 and the ledger that each host served one runner
+// and is gone.
+func (b *bench) singleUse(fired string) {
+	b.t.Helper()
+	used := map[string]runner.Name{}
+	for name, r := range b.state().Runners {
+		id := r.Claimed.Event.Host.InstanceID
+		if other, twice := used[id]; twice {
+			b.t.Errorf("after %q: host %s served %s and %s", fired, id, other, name)
+		}
+		used[id] = name
+		if in, ok := b.world.AWS.Instance(id); !ok || in.State != "terminated" {
+			b.t.Errorf("after %q: host %s is %s in EC2, want terminated", fired, id, in.State)
+		}
+	}
+}
