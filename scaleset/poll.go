@@ -71,7 +71,7 @@ func (s *ScaleSet) beforeReopening(ctx context.Context, err error, failures int)
 	if errors.Is(err, errScaleSetNotFound) {
 		// GitHub deletes scale sets that nobody listened to for seven days.
 		// The group is looked up again before one is made.
-		if err := s.ensure(ctx); err != nil {
+		if err := s.Ensure(ctx); err != nil {
 			s.failing(err, failures)
 		}
 	}
@@ -90,8 +90,8 @@ func (s *ScaleSet) serve(ctx context.Context, ses *session, failures *int, capac
 			continue
 		case err == nil:
 			answered = time.Now()
-			s.polled()
 			if last, err = s.handle(ctx, ses, msg, last, observe); err == nil {
+				s.polled()
 				*failures = 0
 				continue
 			}

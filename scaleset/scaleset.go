@@ -43,12 +43,18 @@ type skips struct {
 // skipShown is how long Health tells of a skipped job.
 const skipShown = time.Hour
 
-// Open finds the runner group, finds or makes the scale set in it, and
-// compares what came back with what was asked for: GitHub Enterprise Server
-// drops labels silently (actions/actions-runner-controller#4579), and a scale
-// set under another name or in another group would serve jobs outside the
-// boundary. An existing scale set that differs is an error; it is not changed.
+// Open is [New] and [ScaleSet.Ensure].
 func Open(ctx context.Context, cfg Config, logger *zap.Logger) (*ScaleSet, error) {
+	s, err := New(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Ensure(ctx)
+}
+
+// New makes the adapter. It makes no request; Run looks the scale set up when
+// [ScaleSet.Ensure] has not.
+func New(cfg Config, logger *zap.Logger) (*ScaleSet, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("scale set configuration: %w", err)
 	}
@@ -67,15 +73,16 @@ func Open(ctx context.Context, cfg Config, logger *zap.Logger) (*ScaleSet, error
 	s.runner = newPool(cfg.JITClients, cfg.Timings.Call, func() (*upstream.Client, error) {
 		return cfg.client("registrar", adminTimeout, adminRetries, s.id())
 	})
-	if err := s.ensure(ctx); err != nil {
-		return nil, err
-	}
 	return s, nil
 }
 
-// ensure finds or makes the scale set and checks it. The id it finds is the
-// one that later calls use.
-func (s *ScaleSet) ensure(ctx context.Context) error {
+// Ensure finds the runner group, finds or makes the scale set in it, and
+// compares what came back with what was asked for: GitHub Enterprise Server
+// drops labels silently (actions/actions-runner-controller#4579), and a scale
+// set under another name or in another group would serve jobs outside the
+// boundary. An existing scale set that differs is an error; it is not changed.
+// The id it finds is the one that later calls use.
+func (s *ScaleSet) Ensure(ctx context.Context) error {
 	group, err := use(ctx, s.admin, "find runner group", func(ctx context.Context, c *upstream.Client) (*upstream.RunnerGroup, error) {
 		return c.GetRunnerGroupByName(ctx, s.cfg.Group)
 	})

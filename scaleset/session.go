@@ -23,6 +23,9 @@ func (s *ScaleSet) openSession(ctx context.Context, parent *upstream.Client) (*s
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timings.Call)
 	defer cancel()
 	const op = "open session"
+	if s.id() == 0 {
+		return nil, &Error{Op: op, Cause: errScaleSetNotFound} // not looked up yet
+	}
 	client, err := guard(op, func() (*upstream.MessageSessionClient, error) {
 		var options []upstream.HTTPOption
 		if s.cfg.Options != nil {
