@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,16 +11,20 @@ import (
 
 // supervise starts the child and does for it what the first process of a
 // container owes: signals are passed on, and every process that was orphaned
-// is reaped. It returns the child's exit code, 128 and the signal's number
-// when a signal ended it. The caller must have no other children.
-func supervise(child *exec.Cmd, signals <-chan os.Signal) (int, error) {
+// is reaped, and nothing outlives it. It returns the child's exit code, 128 and
+// the signal's number when a signal ended it. When the context ends it kills
+// all at once. The caller must have no other children.
+func supervise(ctx context.Context, child *exec.Cmd, signals <-chan os.Signal) (int, error) {
 	if err := child.Start(); err != nil {
 		return 0, err
 	}
+	defer killRest()
 	ended := make(chan result, 1)
 	go func() { ended <- reapUntil(child.Process.Pid) }()
 	for {
 		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
 		case s := <-signals:
 			// The handle is a pidfd where the kernel has them, so a process
 			// that took over the number of a reaped child is never hit.

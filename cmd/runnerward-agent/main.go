@@ -2,7 +2,7 @@
 //
 //	runnerward-agent install DIR      copy the agent and the hook's script to DIR
 //	runnerward-agent run -- COMMAND   claim the runner, then run COMMAND as it
-//	runnerward-agent hook             may the job start? returns only if it may
+//	runnerward-agent hook PID         may the job start? returns only if it may
 //	runnerward-agent version
 //
 // install is for an init container whose volume the runner's container mounts
@@ -11,10 +11,17 @@
 // RUNNERWARD_CA_FILE and, unless it is /run/runnerward/bound,
 // RUNNERWARD_BOUND_FILE.
 //
+// run is to be the first process of its container. It kills every other one at
+// once when a hook ends otherwise than by being allowed: a run that somebody
+// cancels while its hook blocks would go on to its if: always() steps. hook
+// tells run that it began, over hook.sock beside the bound file, and dies with
+// the process PID, which is the script that started it.
+//
 // Exit codes: 0 success; 1 ended before the runner was started; 2 usage; 3 the
-// supervisor refused this pod for good; otherwise that of COMMAND, or 128 and
-// the number of the signal that ended it. hook has no exit code but 0, save
-// for arguments that it does not take.
+// supervisor refused this pod for good, or the runner was killed because its
+// hook ended without being allowed; otherwise that of COMMAND, or 128 and the
+// number of the signal that ended it. hook has no exit code but 0, save for
+// arguments that it does not take.
 package main
 
 import (
@@ -24,11 +31,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/runnerward/runnerward/pkg/agent"
@@ -43,7 +52,7 @@ const (
 const usage = `usage:
   runnerward-agent install DIR
   runnerward-agent run -- COMMAND [ARGUMENT...]
-  runnerward-agent hook
+  runnerward-agent hook PID
   runnerward-agent version
 `
 
@@ -65,8 +74,8 @@ func command(args []string, stdout, stderr *os.File) int {
 		return report(stderr, install(rest[0]))
 	case verb == "run" && len(rest) > 1 && rest[0] == "--":
 		return run(rest[1:], stdout, stderr)
-	case verb == "hook" && len(rest) == 0:
-		hook(stdout, stderr)
+	case verb == "hook" && len(rest) == 1:
+		hook(rest[0], stdout, stderr)
 		return 0
 	case verb == "version" && len(rest) == 0:
 		fmt.Fprintln(stdout, version())
@@ -81,7 +90,7 @@ func report(stderr io.Writer, err error) int {
 		return 0
 	}
 	fmt.Fprintln(stderr, "runnerward-agent:", err)
-	if _, refused := errors.AsType[*agent.Refused](err); refused {
+	if _, refused := errors.AsType[*agent.Refused](err); refused || errors.Is(err, agent.ErrKilled) {
 		return exitRefused
 	}
 	return exitFailed
@@ -95,8 +104,15 @@ func install(dir string) error {
 	return agent.Install(executable, dir)
 }
 
-func newAgent(stdout, stderr io.Writer) (*agent.Agent, error) {
+func config(stdout, stderr io.Writer) (agent.Config, error) {
 	cfg, err := agent.FromEnv(os.Getenv)
+	cfg.Out = stdout
+	cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
+	return cfg, err
+}
+
+func newRunAgent(stdout, stderr io.Writer) (*agent.Agent, error) {
+	cfg, err := config(stdout, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -105,28 +121,32 @@ func newAgent(stdout, stderr io.Writer) (*agent.Agent, error) {
 		return nil, fmt.Errorf("find the hook: %w", err)
 	}
 	cfg.HookScript = filepath.Join(filepath.Dir(executable), agent.ScriptName)
-	cfg.Out = stdout
-	cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
 	return agent.New(cfg)
 }
 
 func run(argv []string, stdout, stderr *os.File) int {
-	// Both from here on: a signal that comes between claim and start waits in
-	// the channel for the child.
+	// Both from here on, so that no signal is lost between claim and start.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	a, err := newAgent(stdout, stderr)
+	ctx, release := untilSignal()
+	defer release()
+	a, err := newRunAgent(stdout, stderr)
 	if err != nil {
 		report(stderr, err)
 		return exitUsage
 	}
-	code, err := a.Run(ctx, func(_ context.Context, env map[string]string) (int, error) {
+	if err := adopt(); err != nil {
+		return report(stderr, err)
+	}
+	code, err := a.Run(ctx, func(ctx context.Context, env map[string]string) (int, error) {
+		release()
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
 		child := exec.Command(argv[0], argv[1:]...)
 		child.Env = agent.Environ(os.Environ(), env)
 		child.Stdout, child.Stderr = stdout, stderr
-		return supervise(child, signals)
+		return supervise(ctx, child, signals)
 	})
 	if err != nil {
 		return report(stderr, err)
@@ -134,24 +154,63 @@ func run(argv []string, stdout, stderr *os.File) int {
 	return code
 }
 
+// untilSignal is a context that a signal ends, with that as its cause. After
+// release a signal ends it no more: from then on it is the runner's, which has
+// to outlive SIGTERM and must still be killed for its hook. Release may be
+// called again.
+func untilSignal() (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if s, ok := <-signals; ok {
+			cancel(fmt.Errorf("ended by a signal: %s", s))
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	})
+}
+
 // hook returns only when the job may start. Whatever else happens here, a bad
 // environment and a bug of ours included, it blocks: the end of a hook is the
-// start of the job's always() steps.
-func hook(stdout, stderr io.Writer) {
+// start of the job's always() steps, or the end of the runner.
+func hook(parent string, stdout, stderr io.Writer) {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	for !allowed(stdout, stderr) {
+	line, err := agent.Announce(context.Background(), agent.Dialer(os.Getenv))
+	if err == nil {
+		// Only now: a script that was killed before is found out here, and
+		// later its end is this process's; either way run hears of it.
+		err = dieWith(parent)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "runnerward-agent:", err)
+		if line != nil {
+			_ = line.Close()
+		}
+	}
+	for err != nil || !allowed(line, stdout, stderr) {
 		_ = agent.Block(context.Background())
 	}
 }
 
-func allowed(stdout, stderr io.Writer) (ok bool) {
+func allowed(line net.Conn, stdout, stderr io.Writer) (ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			fmt.Fprintf(stderr, "runnerward-agent: internal error, blocking\n%s", debug.Stack())
 			ok = false
 		}
 	}()
-	a, err := newAgent(stdout, stderr)
+	cfg, err := config(stdout, stderr)
+	cfg.Dial = func(context.Context) (net.Conn, error) { return line, nil }
+	var a *agent.Agent
+	if err == nil {
+		a, err = agent.New(cfg)
+	}
 	if err == nil {
 		err = a.Hook(context.Background(), os.Getenv)
 	}

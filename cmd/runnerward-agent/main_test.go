@@ -40,11 +40,6 @@ func TestMain(m *testing.M) {
 	case len(os.Args) > 1 && os.Args[1] == "fake-runner":
 		os.Exit(fakeRunner(os.Args[2]))
 	default:
-		// As the first process of a container is: PR_SET_CHILD_SUBREAPER of prctl(2).
-		const setChildSubreaper = 36
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
-			panic(errno)
-		}
 		main()
 	}
 }
@@ -286,6 +281,7 @@ func TestExitCodes(t *testing.T) {
 		"no subcommand":            {nil, 2},
 		"an unknown subcommand":    {[]string{"gate"}, 2},
 		"an unknown flag":          {[]string{"-x"}, 2},
+		"a hook without a script":  {[]string{"hook"}, 2},
 		"run without a command":    {[]string{"run", "--"}, 2},
 		"run without dashes":       {[]string{"run", "true"}, 2},
 		"install without a folder": {[]string{"install"}, 2},
@@ -334,6 +330,7 @@ func TestAJobStartsOnlyWhenItsHookIsAllowed(t *testing.T) {
 // When a pod is deleted, run.sh sends SIGINT to its whole process group.
 func TestTheHookSurvivesSignalsWhileItWaits(t *testing.T) {
 	p := newPod(t, nil)
+	said := p.hear(t)
 	p.write(t, "bound", []byte(bound()))
 	cmd := p.command(t, "bash", "-e", p.path("job-started.sh"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -352,6 +349,9 @@ func TestTheHookSurvivesSignalsWhileItWaits(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("hook = %v, want it to end when it is allowed", err)
 	}
+	if got := <-said; got != "allowed\n" {
+		t.Errorf("run heard %q, want that the hook was allowed", got)
+	}
 }
 
 func TestARefusedHookBlocksAndIgnoresSignals(t *testing.T) {
@@ -365,11 +365,12 @@ func TestARefusedHookBlocksAndIgnoresSignals(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			p := newPod(t, nil)
+			said := p.hear(t)
 			p.write(t, "bound", []byte(bound()))
 			if what == "not configured" {
 				p.env = append(p.env, "RUNNERWARD_RUNNER=")
 			}
-			cmd, lines := p.start(t, "hook")
+			cmd, lines := p.start(t, "hook", strconv.Itoa(os.Getpid()))
 			prepare(t, p, lines)
 			wantIgnored(t, cmd.Process.Pid, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
@@ -383,6 +384,9 @@ func TestARefusedHookBlocksAndIgnoresSignals(t *testing.T) {
 			exit, ok := errors.AsType[*exec.ExitError](cmd.Wait())
 			if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Errorf("hook ended with %v, want nothing but SIGKILL to end it", exit)
+			}
+			if got := <-said; got != "" {
+				t.Errorf("run heard %q of a hook that was killed", got)
 			}
 		})
 	}

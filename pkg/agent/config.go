@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -48,6 +50,10 @@ type Config struct {
 	// a client of TLS 1.3 that trusts CAFile alone and no proxy, and one that
 	// trusts the system's roots and follows the proxy variables.
 	Client, GitHub *http.Client
+	// Listen is where Run hears its hooks, Dial how a hook reaches it. Nil is
+	// a Unix socket beside BoundFile.
+	Listen func() (net.Listener, error)
+	Dial   func(context.Context) (net.Conn, error)
 	// Out is where the hook tells the developer what happens: the job's log.
 	Out io.Writer
 	Log *slog.Logger
@@ -146,6 +152,12 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = listener(cfg.BoundFile)
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = dialer(cfg.BoundFile)
 	}
 	a := &Agent{cfg: cfg, client: cfg.Client, github: cfg.GitHub}
 	if a.client == nil {

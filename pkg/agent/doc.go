@@ -10,6 +10,9 @@
 // still run (https://github.com/actions/runner/issues/2811), so [Agent.Hook]
 // returns only when the supervisor allowed the job. Refused, unreachable or
 // confused, it blocks, and the supervisor cancels the run and deletes the pod.
+// Who may cancel the run makes the runner kill the hook, and the same steps
+// run: so [Agent.Run] kills the whole runner when a hook ends that nobody
+// allowed.
 //
 // The JIT config is a credential. It is in the environment of the runner's
 // process, as actions/runner wants it, and nowhere else: not in an argument,

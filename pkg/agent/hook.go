@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -24,8 +25,28 @@ Add this to the job (or to the workflow that calls it):
 // Hook asks whether the job that holds this environment may start. It returns
 // nil when the supervisor allowed it and at no other time, except with the
 // context's cause when the context ends: a refusal blocks, because a hook that
-// fails lets steps with if: always() run.
+// fails lets steps with if: always() run. Run hears of the hook before anybody
+// is asked, and kills the runner when it ends otherwise than allowed.
 func (a *Agent) Hook(ctx context.Context, getenv func(string) string) error {
+	line, err := Announce(ctx, a.cfg.Dial)
+	if err != nil {
+		return err
+	}
+	defer line.Close()
+	if err := a.untilAllowed(ctx, getenv); err != nil {
+		hangUp(line)
+		return err
+	}
+	if _, err := io.WriteString(line, saidAllowed); err != nil {
+		// Run is gone, or kills the runner already.
+		a.cfg.Log.Error("allowed, but nobody hears it, blocking", slog.Any("error", err))
+		return Block(ctx)
+	}
+	return nil
+}
+
+// untilAllowed asks until the answer is yes or the context ends.
+func (a *Agent) untilAllowed(ctx context.Context, getenv func(string) string) error {
 	// The runner sets both when the job may ask for a token:
 	// src/Runner.Worker/Handlers/ScriptHandler.cs.
 	tokens := tokenSource{agent: a, url: getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), secret: getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")}

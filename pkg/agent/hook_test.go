@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -45,6 +46,7 @@ func (w *world) wantBlocked(t *testing.T, getenv func(string) string) {
 	if err, after := w.hook(t, getenv); !errors.Is(err, errKilled) || after != 2*time.Hour {
 		t.Errorf("Hook = %v after %s, want it to block until it is killed", err, after)
 	}
+	w.wantSaid(t, "ended\n")
 }
 
 func (w *world) wantAllowed(t *testing.T) time.Duration {
@@ -56,7 +58,33 @@ func (w *world) wantAllowed(t *testing.T) time.Duration {
 	if !strings.Contains(w.out.String(), string(w.record)) {
 		t.Errorf("job log = %q, want it to name %s", w.out, w.record)
 	}
+	w.wantSaid(t, "allowed\n")
 	return after
+}
+
+// hear is Run's end of the line.
+func (w *world) hear() {
+	for {
+		conn, err := w.line.Accept()
+		if err != nil {
+			return
+		}
+		said, _ := bufio.NewReader(conn).ReadString('\n')
+		w.mu.Lock()
+		w.said = append(w.said, said)
+		w.mu.Unlock()
+		_ = conn.Close()
+	}
+}
+
+func (w *world) wantSaid(t *testing.T, want string) {
+	t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.said, []string{want}) {
+		t.Errorf("Run heard %q, want %q", w.said, want)
+	}
 }
 
 func hookTest(t *testing.T, test func(*testing.T, *world)) {
@@ -64,6 +92,8 @@ func hookTest(t *testing.T, test func(*testing.T, *world)) {
 		w := newWorld(t)
 		w.starts = []supervisor.StartAnswer{w.allow()}
 		w.write(t, "run/bound", string(w.bound), 0o600)
+		go w.hear()
+		defer w.line.Close()
 		test(t, w)
 	})
 }

@@ -41,12 +41,14 @@ func Install(executable, dir string) error {
 // script is the hook. The runner runs it with bash -e, sends SIGINT to its
 // whole process group when the pod is deleted, and takes any exit for the
 // hook's: so it ignores signals, which the agent inherits, and ends only when
-// the agent said "allowed", even if the kernel kills the agent for memory.
+// the agent said "allowed". It tries again when the agent could not be started
+// or was killed before Run heard of it; later, the agent's end is the runner's.
+// The agent learns who started it, so that it does not outlive the script.
 func script(binary string) string {
 	quoted := "'" + strings.ReplaceAll(binary, "'", `'\''`) + "'"
 	return "#!/bin/bash\n" +
 		"trap '' INT TERM\n" +
-		"until " + quoted + " hook; do sleep 5 || :; done\n"
+		"until " + quoted + " hook $$; do sleep 5 || :; done\n"
 }
 
 // place writes a file beside its place and renames it there.

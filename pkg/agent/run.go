@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/runnerward/runnerward/pkg/admission/wire"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -41,11 +43,13 @@ func (a *Agent) Claim(ctx context.Context) (wire.ClaimAnswer, error) {
 }
 
 // Start runs the runner with these variables on top of its environment, until
-// it ends. One of them is a credential.
+// it ends. One of them is a credential. When the context ends, Start kills every
+// process of the runner before it does anything else.
 type Start func(ctx context.Context, env map[string]string) (exitCode int, err error)
 
 // Run claims the runner, leaves the bound digest for the hook and starts the
-// runner. It returns the runner's exit code.
+// runner. It returns the runner's exit code. If a hook ends without having been
+// allowed it ends the runner's context and returns [ErrKilled].
 func (a *Agent) Run(ctx context.Context, start Start) (int, error) {
 	// A claim is once and for all, so what can fail here fails before it.
 	if err := checkScript(a.cfg.HookScript); err != nil {
@@ -56,6 +60,11 @@ func (a *Agent) Run(ctx context.Context, start Start) (int, error) {
 		return 0, fmt.Errorf("make the bound file: %w", err)
 	}
 	defer os.Remove(bound.Name())
+	hooks, err := a.cfg.Listen()
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("listen for the hook: %w", err), bound.Close())
+	}
+	defer hooks.Close()
 	answer, err := a.Claim(ctx)
 	if err != nil {
 		return 0, errors.Join(err, bound.Close())
@@ -68,11 +77,25 @@ func (a *Agent) Run(ctx context.Context, start Start) (int, error) {
 		return 0, fmt.Errorf("write the bound file: %w", err)
 	}
 	a.cfg.Log.Info("claimed, starting the runner", slog.String("bound", string(answer.Bound)))
-	code, err := start(ctx, map[string]string{
+	return a.guarded(ctx, hooks, start, map[string]string{
 		envJITConfig:   answer.JITConfig,
 		envHookStarted: a.cfg.HookScript,
 		EnvBoundFile:   a.cfg.BoundFile,
 	})
+}
+
+// guarded is the runner's life. It closes the listener.
+func (a *Agent) guarded(ctx context.Context, hooks net.Listener, start Start, env map[string]string) (int, error) {
+	ctx, kill := context.WithCancelCause(ctx)
+	var hearing sync.WaitGroup
+	hearing.Go(func() { watch(ctx, hooks, kill) })
+	code, err := start(ctx, env)
+	kill(nil) // no cause replaces the first
+	err = errors.Join(err, hooks.Close())
+	hearing.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrKilled) {
+		return 0, cause
+	}
 	if err != nil {
 		return 0, fmt.Errorf("start the runner: %w", err)
 	}

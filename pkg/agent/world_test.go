@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/runnerward/runnerward/pkg/admission"
 	"github.com/runnerward/runnerward/pkg/agent"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/sim/memnet"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
@@ -37,6 +39,7 @@ type world struct {
 	bound  runner.Digest
 	record runner.Digest
 	out    *lockedBuffer
+	line   *memnet.Listener // stands for the Unix socket
 
 	mu          sync.Mutex
 	podToken    string  // the only one that the cluster vouches for
@@ -50,6 +53,7 @@ type world struct {
 	life        time.Duration
 	revoked     int           // the number of a token that is not accepted
 	shortest    time.Duration // what a presented token had left to live at least
+	said        []string      // by hooks, to the Run that there is none of
 	unreachable int           // requests to the supervisor that fail from now on
 	foreign     int           // requests that something else answers
 }
@@ -57,7 +61,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	w := &world{
 		dir: t.TempDir(), bound: runner.DigestOf([]byte("bound")), record: runner.DigestOf([]byte("started")),
-		out: &lockedBuffer{}, podToken: "pod-token-1", life: 5 * time.Minute, shortest: time.Hour,
+		out: &lockedBuffer{}, line: memnet.Listen(), podToken: "pod-token-1", life: 5 * time.Minute, shortest: time.Hour,
 	}
 	w.write(t, "token", w.podToken+"\n", 0o600)
 	w.write(t, "job-started.sh", "#!/bin/bash\n", 0o500)
@@ -84,8 +88,12 @@ func (w *world) config() agent.Config {
 		Client: &http.Client{Transport: supervised},
 		GitHub: &http.Client{Transport: transport{nil, http.HandlerFunc(w.serveTokens)}},
 		Out:    w.out,
+		Listen: func() (net.Listener, error) { return w.line, nil },
+		Dial:   w.dial,
 	}
 }
+
+func (w *world) dial(ctx context.Context) (net.Conn, error) { return w.line.DialContext(ctx, "", "") }
 
 func (w *world) agent(t *testing.T) *agent.Agent {
 	t.Helper()
