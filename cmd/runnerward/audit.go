@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,32 +28,65 @@ func (f *evidenceFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
 }
 
-// verify reads the whole ledger and checks it. The daemon is not needed.
+// verify reads the whole ledger and checks it. The daemon is not needed. What
+// cannot even be tried, such as a root that cannot be read, is wrong usage.
 func (f *evidenceFlags) verify(cmd *cobra.Command) (*evidence.Report, error) {
 	if err := required(cmd, "ledger", "root"); err != nil {
 		return nil, err
 	}
-	if f.output != "text" && f.output != "json" {
-		return nil, failWith(exitUsage, fmt.Errorf("--output %q is neither text nor json", f.output))
+	if err := textOrJSON(cmd, f.output); err != nil {
+		return nil, err
 	}
 	raw, err := os.ReadFile(f.root)
 	if err != nil {
-		return nil, failWith(exitUsage, fmt.Errorf("read the root of trust: %w", err))
+		return nil, failWith(exitUsage, fmt.Errorf("--root: %w", err))
 	}
 	root, err := evidence.ParseRoot(raw)
 	if err != nil {
-		return nil, failWith(exitUsage, fmt.Errorf("%s: %w", f.root, err))
+		return nil, failWith(exitUsage, fmt.Errorf("--root: %s is not the root.json of a log: %w", f.root, err))
 	}
-	if info, err := os.Stat(f.ledger); err != nil || !info.IsDir() {
-		return nil, failWith(exitUsage, fmt.Errorf("--ledger %s is not a folder that can be read", f.ledger))
+	if err := ledgerFolder(f.ledger); err != nil {
+		return nil, failWith(exitUsage, fmt.Errorf("--ledger: %w", err))
 	}
 	var opts evidence.VerifyOptions
 	if f.witnessed != "" {
 		if opts.Witnessed, err = os.ReadFile(f.witnessed); err != nil {
-			return nil, failWith(exitUsage, fmt.Errorf("read the witnessed checkpoint: %w", err))
+			return nil, failWith(exitUsage, fmt.Errorf("--witnessed: %w", err))
 		}
 	}
-	return opts.Verify(os.DirFS(f.ledger), root)
+	report, err := opts.Verify(os.DirFS(f.ledger), root)
+	if err != nil {
+		return nil, failWith(exitUsage, fmt.Errorf("--ledger %s: %w", f.ledger, err))
+	}
+	return report, nil
+}
+
+// ledgerFolder wants a folder that looks like a ledger: any other would verify
+// as one that holds nothing.
+func ledgerFolder(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is a file, want the folder of the ledger", path)
+	}
+	if _, err := os.Stat(filepath.Join(path, evidence.SegmentFolder)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s has no folder %s: it is not a ledger", path, strings.TrimSuffix(evidence.SegmentFolder, "/"))
+	}
+	return nil
+}
+
+// verdict is the error of a ledger that proves nothing: one with findings, and
+// one without a record.
+func verdict(report *evidence.Report) error {
+	switch {
+	case !report.OK():
+		return failWith(exitUnproven, fmt.Errorf("the ledger does not verify, findings: %d", len(report.Findings)))
+	case report.Size == 0:
+		return failWith(exitUnproven, errors.New("the ledger holds no record, so it proves nothing"))
+	}
+	return nil
 }
 
 func verifyCommand() *cobra.Command {
@@ -58,68 +94,69 @@ func verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify --ledger DIR --root ROOT.json",
 		Short: "Check that a ledger is whole, signed and breaks no invariant (exit 3 when it does)",
-		Args:  noArgs,
+		Long: `Check that a ledger is whole, signed and breaks no invariant. It reads files
+only: a copy of the ledger will do, and the daemon need not run.
+
+Every finding names the record, the file, the invariant that is broken and what
+is wrong. Exit 0: nothing was found. Exit 3: the ledger does not verify. Exit 2:
+there was nothing to verify, because a file or folder could not be read.
+
+A ledger that was rolled back as a whole to an earlier state is consistent in
+itself. Keep a copy of its newest checkpoint elsewhere and give it as
+--witnessed next time.`,
+		Example: `  runnerward verify --ledger /var/lib/runnerward/ledger --root root.json
+  runnerward verify --ledger ./copy --root root.json --witnessed ./checkpoint-of-last-month
+  runnerward verify --ledger ./copy --root root.json -o json | jq '.findings[]'`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := flags.verify(cmd)
 			if err != nil {
 				return err
 			}
-			if err := writeReport(cmd.OutOrStdout(), report, flags.output); err != nil {
+			if err := write(cmd, flags.output, report); err != nil {
 				return err
 			}
-			if !report.OK() {
-				return failWith(exitUnproven, fmt.Errorf("the ledger does not verify: %d findings", len(report.Findings)))
-			}
-			return nil
+			return verdict(report)
 		},
 	}
 	flags.add(cmd)
 	return cmd
-}
-
-func writeReport(w io.Writer, report *evidence.Report, format string) error {
-	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(report)
-	}
-	for _, finding := range report.Findings {
-		fmt.Fprintln(w, "BROKEN ", finding)
-	}
-	for _, note := range report.Notes {
-		fmt.Fprintln(w, "note   ", note)
-	}
-	fmt.Fprintf(w, "log     %s\n", report.Origin)
-	fmt.Fprintf(w, "records %d, from %s to %s\n", report.Size, report.FirstAt.Format("2006-01-02 15:04:05Z"), report.LastAt.Format("2006-01-02 15:04:05Z"))
-	fmt.Fprintf(w, "holds   %d jobs, %d runners, %d hosts, each host used once\n", report.Jobs, report.Runners, report.Hosts)
-	fmt.Fprintf(w, "root    %s\n", report.RootHash)
-	if report.OK() {
-		_, err := fmt.Fprintln(w, "OK      every record is signed, in its place and allowed by those before it")
-		return err
-	}
-	return nil
 }
 
 func explainCommand() *cobra.Command {
 	var flags evidenceFlags
 	cmd := &cobra.Command{
-		Use:   "explain --ledger DIR --root ROOT.json RUN-URL|RUN-ID|JOB-ID|RUNNER|INSTANCE",
+		Use:   "explain --ledger DIR --root ROOT.json QUERY",
 		Short: "Answer an auditor: who approved, what ran, on which host, and that it is gone",
-		Args:  exactArgs(1, "one run URL, run id, job id, runner name or instance id"),
+		Long: `Answer an auditor's questions about one job or runner: who approved it, what was
+allowed to run, on which host, and that the host is gone. Every answer names the
+record it rests on. The ledger is verified first; when it does not verify, the
+answers are printed all the same and the exit code is 3.
+
+QUERY is the address of a run or a job on GitHub, a run id, a job id, a runner's
+name or an instance id.`,
+		Example: `  runnerward explain --ledger ./copy --root root.json https://github.com/ORG/REPO/actions/runs/7000000000
+  runnerward explain --ledger ./copy --root root.json i-0a1b2c3d4e5f60718
+  runnerward explain --ledger ./copy --root root.json 7000000000 -o json`,
+		Args: exactArgs(1, "one run URL, job URL, run id, job id, runner name or instance id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := flags.verify(cmd)
 			if err != nil {
 				return err
 			}
+			unproven := verdict(report)
 			explanation, err := evidence.Explain(report, args[0], policy.Explain)
-			if err != nil {
+			switch {
+			case err != nil && unproven != nil:
+				return failWith(exitUnproven, fmt.Errorf("%w; and %w", err, unproven))
+			case err != nil:
 				return err
 			}
-			if err := writeExplanation(cmd.OutOrStdout(), explanation, flags.output); err != nil {
+			if err := write(cmd, flags.output, explanation); err != nil {
 				return err
 			}
-			if !report.OK() {
-				return failWith(exitUnproven, errors.New("these answers come from a ledger that does not verify: run 'runnerward verify' and read its findings first"))
+			if unproven != nil {
+				return failWith(exitUnproven, fmt.Errorf("these answers are no evidence: %w; run 'runnerward verify' and read them", unproven))
 			}
 			return nil
 		},
@@ -128,11 +165,14 @@ func explainCommand() *cobra.Command {
 	return cmd
 }
 
-func writeExplanation(w io.Writer, e *evidence.Explanation, format string) error {
-	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(e)
+// textual is what can be shown to a person; everything else about it is JSON.
+type textual interface{ WriteText(w io.Writer) error }
+
+func write(cmd *cobra.Command, format string, what textual) error {
+	if format == "text" {
+		return what.WriteText(cmd.OutOrStdout())
 	}
-	return e.WriteText(w)
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(what)
 }

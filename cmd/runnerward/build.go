@@ -80,7 +80,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	if opts.ConfigDigest, err = cfg.Digest(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if err := d.connect(ctx, cfg, logger, &opts); err != nil {
+	if err := d.connect(ctx, cfg, logger, &opts, hasUnfinished(records)); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	statusOpts, err := statusOptions(cfg, logger)
@@ -126,12 +126,26 @@ func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.R
 	return records, nil
 }
 
+// hasUnfinished says that the log holds a runner that is not sealed.
+func hasUnfinished(records []runner.Record) bool {
+	open := 0
+	for _, rec := range records {
+		switch rec.Event.Kind() {
+		case runner.KindClaimed:
+			open++
+		case runner.KindSealed:
+			open--
+		}
+	}
+	return open > 0
+}
+
 // recorderID names this program in every statement that it signs.
 const recorderID = "https://github.com/runnerward/runnerward"
 
 // connect makes the adapters. GitHub is asked for the scale set here: a wrong
 // group, label or credential ends the start with a clear message.
-func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Logger, opts *supervisor.Options) error {
+func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Logger, opts *supervisor.Options, unfinished bool) error {
 	roots, err := readPool("github.caFile", cfg.GitHub.CAFile)
 	if err != nil {
 		return err
@@ -153,7 +167,7 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	}
 	client, err := github.New(gh, logger.Named("github"))
 	if err != nil {
-		return failWith(exitUsage, err)
+		return failWith(exitUsage, fmt.Errorf("github: %w", err))
 	}
 	opts.GitHub, opts.ServerURL = client, serverOf(cfg.GitHub.URL)
 	if opts.Identity, err = github.NewIdentity(identity); err != nil {
@@ -165,9 +179,17 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 		}
 		return 0
 	}
-	scaleSet, err := scaleset.Open(ctx, set, logger.Named("scaleset"))
+	scaleSet, err := scaleset.New(set, logger.Named("scaleset"))
 	if err != nil {
-		return fmt.Errorf("open the runner scale set: %w", err)
+		return failWith(exitUsage, err)
+	}
+	if err := scaleSet.Ensure(ctx); err != nil {
+		err = fmt.Errorf("open the runner scale set at github.url, %s: %w", cfg.GitHub.URL, err)
+		if !unfinished || !scaleset.Transient(err) {
+			return err
+		}
+		// Hosts wait to be ended: that must not wait for GitHub.
+		logger.Error("GitHub is away; going on with what is unfinished", zap.Error(err))
 	}
 	opts.Queue, opts.Registrar = scaleSet, scaleSet
 	return nil
@@ -215,7 +237,7 @@ func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supe
 func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error) {
 	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile)
 	if err != nil {
-		return nil, err
+		return nil, failWith(exitUsage, fmt.Errorf("cluster.kubeconfigFile: %w", err))
 	}
 	rules := cfg.VetRules()
 	return cluster.New(client, cluster.Options{

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -25,14 +25,13 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run the supervisor until it is told to end (SIGTERM)",
-		Args:  noArgs,
+		Example: `  runnerward check-config --config /etc/runnerward/runnerward.yaml >/dev/null &&
+    runnerward serve --config /etc/runnerward/runnerward.yaml`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := required(cmd, "config"); err != nil {
-				return err
-			}
-			cfg, err := config.Load(file, os.Environ())
+			cfg, err := loadConfig(cmd, file)
 			if err != nil {
-				return failWith(exitUsage, err)
+				return err
 			}
 			return serve(cmd.Context(), cfg)
 		},
@@ -49,18 +48,22 @@ func checkConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config --config FILE",
 		Short: "Check a configuration as serve would and print it as it takes effect (exit 2 when it is refused)",
-		Args:  noArgs,
+		Long: `Check a configuration as serve would, the files that it names and the policy
+included, and print it as it takes effect: with defaults and the environment.
+
+Everything that is wrong is reported at once, one problem a line, as
+FILE:LINE:COLUMN: KEY: what is wrong (how to mend it).`,
+		Example: `  runnerward check-config --config /etc/runnerward/runnerward.yaml
+  runnerward check-config --offline --config runnerward.yaml   # on another machine`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := required(cmd, "config"); err != nil {
-				return err
-			}
 			var opts []config.Option
 			if offline {
 				opts = append(opts, config.Offline())
 			}
-			cfg, err := config.Load(file, os.Environ(), opts...)
+			cfg, err := loadConfig(cmd, file, opts...)
 			if err != nil {
-				return failWith(exitUsage, err)
+				return err
 			}
 			if !offline {
 				if _, err := loadPolicy(cfg); err != nil {
@@ -80,22 +83,50 @@ func checkConfigCommand() *cobra.Command {
 	return cmd
 }
 
+func loadConfig(cmd *cobra.Command, file string, opts ...config.Option) (*config.Config, error) {
+	if err := required(cmd, "config"); err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(file, os.Environ(), opts...)
+	if _, ok := errors.AsType[*config.Problems](err); ok {
+		err = &placed{err}
+	}
+	if err != nil {
+		return nil, failWith(exitUsage, err)
+	}
+	return cfg, nil
+}
+
 // loadPolicy compiles the policy that the configuration names.
 func loadPolicy(cfg *config.Config) (*policy.Bundle, error) {
-	var (
-		files fs.FS
-		err   error
-	)
-	if cfg.Policy.Dir != "" {
-		files = os.DirFS(cfg.Policy.Dir)
-	} else if files, err = configs.Policy(); err != nil {
-		return nil, fmt.Errorf("open the policy in the binary: %w", err)
+	if cfg.Policy.Dir == "" {
+		files, err := configs.Policy()
+		if err != nil {
+			return nil, fmt.Errorf("open the policy in the binary: %w", err)
+		}
+		return policy.Load(files)
 	}
-	bundle, err := policy.Load(files)
+	bundle, err := policy.Load(os.DirFS(cfg.Policy.Dir))
 	if err != nil {
-		return nil, fmt.Errorf("load the policy: %w", err)
+		return nil, inFolder(cfg.Policy.Dir, err)
 	}
 	return bundle, nil
+}
+
+// inFolder gives the files in a policy's errors the path by which the reader
+// finds them: the policy knows them by their names within its folder.
+func inFolder(dir string, err error) error {
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		if _, joined := inner.(interface{ Unwrap() []error }); !joined {
+			continue
+		}
+		lines := strings.Split(inner.Error(), "\n")
+		for i, line := range lines {
+			lines[i] = filepath.Clean(dir) + "/" + line
+		}
+		return &placed{errors.New(strings.Join(lines, "\n"))}
+	}
+	return fmt.Errorf("policy.dir: %s: %w", dir, err)
 }
 
 // serve runs the daemon. Its parts end together: a status endpoint or an
@@ -109,13 +140,13 @@ func serve(ctx context.Context, cfg *config.Config) error {
 	defer func() { _ = logger.Sync() }() // stderr may not be syncable
 	logger.Info("starting", zap.String("version", buildVersion()))
 
-	daemon, err := build(ctx, cfg, logger)
+	admissionListener, statusListener, err := listen(cfg)
 	if err != nil {
 		return err
 	}
-	admissionListener, statusListener, err := listen(cfg)
+	daemon, err := build(ctx, cfg, logger)
 	if err != nil {
-		return errors.Join(err, daemon.close())
+		return errors.Join(err, admissionListener.Close(), statusListener.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return daemon.status.Serve(ctx, statusListener) })

@@ -167,7 +167,7 @@ func (t *teller) refuser(s *Story, id runner.JobID) *runner.Runner {
 		r := t.state.Runners[name]
 		if r.Refused != nil && r.Refused.Event.Job == id {
 			s.Runner, s.Reasons = name, t.reasons(r.Refused.Event.Decision)
-			s.Outcome = "refused when it reached runner " + string(name)
+			s.Outcome = fmt.Sprintf("refused when it reached runner %s, %s", name, hostOutcome(r))
 			return r
 		}
 	}

@@ -114,6 +114,7 @@ func (t *teller) where(r *runner.Runner) Answer {
 	var f facts
 	at, h := r.Claimed.Index, r.Claimed.Event.Host
 	f.add(at, "runner", "%s", r.Name())
+	f.add(at, "made for job", "%s", r.Claimed.Event.Cause)
 	f.add(at, "host", "%s %s, assurance %s", h.Provider, h.InstanceID, h.Assurance)
 	f.add(at, "account", "%s", h.AccountID)
 	f.add(at, "region", "%s", strings.TrimSpace(h.Region+" "+h.Zone))
@@ -231,9 +232,18 @@ func courseOfHost(f *facts, r *runner.Runner) {
 			f.add(e.Index, "host "+s.State, "%s", when(s.At))
 		}
 		f.add(e.Index, "volumes gone", "%s", strings.Join(e.Event.VolumesGone, " "))
-		f.add(e.Index, "pod, node, registration", "gone %t, %t, %t", e.Event.PodGone, e.Event.NodeGone, e.Event.RegistrationGone)
+		f.add(e.Index, "pod gone", "%s", yesNo(e.Event.PodGone))
+		f.add(e.Index, "node gone", "%s", yesNo(e.Event.NodeGone))
+		f.add(e.Index, "registration gone", "%s", yesNo(e.Event.RegistrationGone))
 	}
 	if e := r.Sealed; e != nil {
 		f.add(e.Index, "sealed", "%s, record %s", when(e.At), e.Digest)
 	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -155,5 +155,5 @@ func TestAnExplanationOfABrokenLogSaysSo(t *testing.T) {
 	files := f.copy()
 	delete(files, evidence.ViewCheckpoint)
 	_, text := explain(t, verify(t, files, f.root), runnertest.NewCast(0).JobURL())
-	wantText(t, text, "THE LOG HAS 1 FINDINGS")
+	wantText(t, text, "THE LOG DOES NOT VERIFY: 1 finding.")
 }

@@ -14,7 +14,7 @@ func (x *Explanation) WriteText(w io.Writer) error {
 	if x.Verified {
 		fmt.Fprintf(&b, "The log was verified: %d records, no findings.\n", x.Size)
 	} else {
-		fmt.Fprintf(&b, "THE LOG HAS %d FINDINGS. What follows rests on its first %d records.\n", x.Findings, x.Size)
+		fmt.Fprintf(&b, "THE LOG DOES NOT VERIFY: %s. What follows rests on its first %s.\n", plural(x.Findings, "finding"), plural(int(x.Size), "record"))
 	}
 	if len(x.Stories) > 1 {
 		fmt.Fprintf(&b, "%q means %d jobs.\n", x.Query, len(x.Stories))
@@ -48,30 +48,4 @@ func (s Story) write(b *bytes.Buffer) {
 			fmt.Fprintf(b, "  %-*s  %s\n", width+digits+3, fmt.Sprintf("#%-*d  %s", digits, f.Record, f.Name), f.Value)
 		}
 	}
-}
-
-// WriteText writes the report for a person.
-func (r *Report) WriteText(w io.Writer) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "log       %s\nrecords   %d\n", r.Origin, r.Size)
-	if r.RootHash != "" {
-		fmt.Fprintf(&b, "root      %s\n", r.RootHash)
-	}
-	if r.Size > 0 {
-		fmt.Fprintf(&b, "from      %s\nto        %s\n", when(r.FirstAt), when(r.LastAt))
-	}
-	fmt.Fprintf(&b, "jobs      %d\nrunners   %d\nhosts     %d\n", r.Jobs, r.Runners, r.Hosts)
-	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "note      %s\n", n)
-	}
-	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "FINDING   %s\n", f)
-	}
-	if r.OK() {
-		fmt.Fprintf(&b, "result    no findings\n")
-	} else {
-		fmt.Fprintf(&b, "result    %d FINDINGS\n", len(r.Findings))
-	}
-	_, err := w.Write(b.Bytes())
-	return err
 }

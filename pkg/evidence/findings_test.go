@@ -263,8 +263,8 @@ func TestAnAttachmentThatIsMissingOrChangedIsFound(t *testing.T) {
 		}
 		files = f.copy()
 		files[name].Data = []byte("{}")
-		if got := wantFinding(t, verify(t, files, f.root), 10, "blob-digest"); got.File != name {
-			t.Errorf("finding = %v, want file %s", got, name)
+		if got := wantFinding(t, verify(t, files, f.root), 10, "blob-digest"); got.File != name || got.Record < 0 {
+			t.Errorf("finding = %v, want record and file %s", got, name)
 		}
 	}
 }
@@ -326,7 +326,27 @@ func TestAReportListsSeveralFindings(t *testing.T) {
 		}
 	}
 	var text strings.Builder
-	if err := rep.WriteText(&text); err != nil || !strings.Contains(text.String(), "FINDING   surprise: invariant 7 (unexpected-file)") {
-		t.Errorf("text = %s, %v", text.String(), err)
+	if err := rep.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"FINDING   surprise: invariant 7 (unexpected-file): a ledger has no file of this name\n",
+		"BROKEN    invariant 7: the log is whole", "BROKEN    invariant 10: every decision can be replayed",
+		"findings: THIS LEDGER DOES NOT VERIFY\n",
+	} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("text lacks %q:\n%s", line, text.String())
+		}
+	}
+}
+
+func TestEveryInvariantHasAMeaning(t *testing.T) {
+	for invariant := 1; invariant <= 10; invariant++ {
+		if evidence.Meaning(invariant) == "" {
+			t.Errorf("Meaning(%d) is empty", invariant)
+		}
+	}
+	if got := evidence.Meaning(11); got != "" {
+		t.Errorf("Meaning(11) = %q, want nothing", got)
 	}
 }

@@ -24,6 +24,23 @@ func problem(invariant int, rule, format string, args ...any) *Problem {
 	return &Problem{invariant, rule, fmt.Sprintf(format, args...)}
 }
 
+// Meaning says what an invariant promises, for a reader who has only its
+// number; it is empty for a number that is none.
+func Meaning(invariant int) string {
+	return map[int]string{
+		1:  "a runner is registered only for a job that was authorized before, and handed only to its own pod",
+		2:  "a host serves one runner, ever",
+		3:  "a job that starts was authorized, and is the only one on its runner",
+		4:  "a runner is sealed only after its host, volumes, node and registration were seen to be gone",
+		5:  "what is recorded once is not recorded again",
+		6:  "one daemon at a time writes",
+		7:  "the log is whole: every byte is signed, nothing is missing, moved or rolled back, no silence is unexplained",
+		8:  "without a sound clock, log and facts nothing new begins",
+		9:  "no secret and no free text is in the log",
+		10: "every decision can be replayed from what the log holds",
+	}[invariant]
+}
+
 // asProblem is the problem that an error reports.
 func asProblem(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {

@@ -1,6 +1,11 @@
 package evidence
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -52,4 +57,50 @@ func (r *Report) count() {
 	if n := len(r.Records); n > 0 {
 		r.FirstAt, r.LastAt = r.Records[0].At, r.Records[n-1].At
 	}
+}
+
+// WriteText writes the report for a person: what was read, what is worth
+// knowing, every finding on a line of its own with its place, what the broken
+// invariants promise, and last the result.
+func (r *Report) WriteText(w io.Writer) error {
+	var b bytes.Buffer
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("log", "%s", r.Origin)
+	line("records", "%d", r.Size)
+	if len(r.Records) > 0 {
+		line("from", "%s", when(r.FirstAt))
+		line("to", "%s", when(r.LastAt))
+	}
+	if r.RootHash != "" {
+		line("root", "%s", r.RootHash)
+	}
+	line("holds", "%s, %s, %s", plural(r.Jobs, "job"), plural(r.Runners, "runner"), plural(r.Hosts, "host"))
+	for _, n := range r.Notes {
+		line("note", "%s", n)
+	}
+	broken := map[int]bool{}
+	for _, f := range r.Findings {
+		line("FINDING", "%s", f)
+		broken[f.Invariant] = true
+	}
+	for _, invariant := range slices.Sorted(maps.Keys(broken)) {
+		line("BROKEN", "invariant %d: %s", invariant, Meaning(invariant))
+	}
+	if r.OK() {
+		line("result", "no findings: every record is signed, in its place and allowed by those before it")
+	} else {
+		line("result", "%s: THIS LEDGER DOES NOT VERIFY", plural(len(r.Findings), "finding"))
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// plural is a number of things in words.
+func plural(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -39,7 +39,7 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 	v := &verification{
 		fsys: fsys, keys: keys, replay: NewReplay(keys),
 		report: &Report{Origin: root.Origin, State: runner.NewState(), Findings: []Finding{}, Notes: []Note{}},
-		blobs:  map[string]bool{}, checkpoints: map[uint64]string{}, files: map[int64]string{},
+		blobs:  map[string]bool{}, changed: map[string]error{}, checkpoints: map[uint64]string{}, files: map[int64]string{},
 	}
 	if err := v.list(); err != nil {
 		return nil, err
@@ -66,7 +66,8 @@ type verification struct {
 	segments    []string
 	checkpoints map[uint64]string // by size
 	blobNames   []string
-	blobs       map[string]bool // name to "is referenced"
+	blobs       map[string]bool  // name to "is referenced"
+	changed     map[string]error // blobs whose content is not what their name says
 	view        []string
 	// viewHeadBytes is the view's checkpoint as it was before anything else
 	// was listed, nil if there was none.
@@ -162,7 +163,7 @@ func (v *verification) readBlobs() {
 			continue
 		}
 		if got := BlobName(runner.DigestOf(b)); got != name {
-			v.report.find(-1, name, problem(10, "blob-digest", "the content has the digest %s, not that of its name", runner.DigestOf(b)))
+			v.changed[name] = problem(10, "blob-digest", "the content has the digest %s, not that of its name", runner.DigestOf(b))
 		}
 		v.blobs[name] = false
 	}
@@ -288,7 +289,14 @@ func (v *verification) checkBlobs() {
 				continue
 			}
 			v.blobs[name] = true
+			if err, ok := v.changed[name]; ok {
+				v.report.find(int64(rec.Index), name, err)
+				delete(v.changed, name)
+			}
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.changed)) {
+		v.report.find(-1, name, v.changed[name]) // no record that can be read refers to it
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.blobs)) {
 		// A crash between an attachment and its record leaves one.

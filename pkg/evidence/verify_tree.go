@@ -37,7 +37,7 @@ func (v *verification) checkCheckpoints() {
 			}
 		}
 		if err != nil {
-			v.report.find(-1, name, err)
+			v.report.find(int64(size)-1, name, err) // it was written for that record
 			continue
 		}
 		v.report.Head = string(b)
@@ -104,7 +104,7 @@ func (v *verification) checkCovered() {
 			v.report.note(v.segments[len(v.segments)-1], "the last segment has no checkpoint yet: the daemon ended between the two, or still writes")
 			continue
 		}
-		v.report.find(-1, CheckpointName(end), problem(7, "checkpoint-missing", "the segment that ends at record %d has no checkpoint", end))
+		v.report.find(int64(end)-1, CheckpointName(end), problem(7, "checkpoint-missing", "the segment that ends at record %d has no checkpoint", end))
 	}
 }
 
@@ -187,27 +187,43 @@ func (v *verification) viewTile(name string) bool {
 	case v.torn:
 	case !tile.Within(v.report.Size):
 		v.report.find(-1, name, problem(7, "view", "the tile shows more than the %d records of the ledger", v.report.Size))
-	case !v.sameTile(tile, b):
-		v.report.find(-1, name, problem(7, "view", "the tile contradicts the records"))
+	default:
+		if at, ok := v.contradiction(tile, b); ok {
+			v.report.find(at, name, problem(7, "view", "the tile contradicts the records from %d on", at))
+		}
 	}
 	return true
 }
 
-func (v *verification) sameTile(tile Tile, b []byte) bool {
+// contradiction is the first record that the tile shows otherwise than it is.
+// Of a hash tile it is the first record below the first hash that differs.
+func (v *verification) contradiction(tile Tile, b []byte) (int64, bool) {
+	first := tile.N * TileWidth
 	if !tile.Entries {
+		span := uint64(1) // records below one hash
+		for range tile.Level {
+			span *= TileWidth
+		}
 		want, err := v.replay.Tree.TileData(tile)
-		return err == nil && bytes.Equal(b, want)
+		if err != nil || bytes.Equal(b, want) {
+			return int64(first * span), err != nil
+		}
+		same := 0
+		for same < min(len(b), len(want)) && b[same] == want[same] {
+			same++
+		}
+		return int64((first + uint64(min(same/tlog.HashSize, tile.Width-1))) * span), true
 	}
 	entries, err := Entries(b)
-	if err != nil || len(entries) != tile.Width {
-		return false
-	}
 	for i, envelope := range entries {
-		if tlog.RecordHash(envelope) != v.replay.Tree.Leaf(tile.N*TileWidth+uint64(i)) {
-			return false
+		if i == tile.Width || tlog.RecordHash(envelope) != v.replay.Tree.Leaf(first+uint64(i)) {
+			return int64(first) + int64(min(i, tile.Width-1)), true
 		}
 	}
-	return true
+	if err != nil || len(entries) != tile.Width {
+		return int64(first) + int64(min(len(entries), tile.Width-1)), true
+	}
+	return 0, false
 }
 
 // checkWitnessed wants the log to hold what it held when the auditor saw it.
