@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/runnerward/runnerward/pkg/config"
 )
 
 const chart = "runnerward"
@@ -239,5 +241,76 @@ func TestNoSecretIsAValue(t *testing.T) {
 		if b := read(t, dir); bytes.Contains(b, []byte("PRIVATE KEY")) || bytes.Contains(b, []byte("kind: Secret\n")) || bytes.Contains(b, []byte("stringData")) {
 			t.Errorf("%s holds or makes a secret", dir)
 		}
+	}
+}
+
+// mounted turns the example's files into those that the chart mounts.
+var mounted = strings.NewReplacer(
+	"/etc/runnerward/github-app.pem", "/run/secrets/runnerward/github/private-key.pem",
+	"/etc/runnerward/status/clients.crt", "/run/secrets/runnerward/status/ca.crt",
+	"/etc/runnerward/", "/run/secrets/runnerward/",
+)
+
+// TestConfigurationOfTheValuesIsTheExample is the daemon's own verdict on what
+// the chart would give it, without a helm binary.
+func TestConfigurationOfTheValuesIsTheExample(t *testing.T) {
+	raw, err := yaml.Marshal(values(t)["config"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := config.Parse("values.yaml", raw, nil, config.Offline())
+	if err != nil {
+		t.Fatalf("the configuration in values.yaml is refused: %v", err)
+	}
+	example, err := os.ReadFile("../configs/runnerward.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := config.Parse("example", []byte(mounted.Replace(string(example))), nil, config.Offline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotText, errGot := got.Effective()
+	wantText, errWant := want.Effective()
+	if err := errors.Join(errGot, errWant); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(gotText, wantText) {
+		t.Errorf("values.yaml says\n%s\nconfigs/runnerward.example.yaml says\n%s", gotText, wantText)
+	}
+}
+
+// TestPermissionsAreWhatTheCodeCalls reads the calls out of the adapter.
+func TestPermissionsAreWhatTheCodeCalls(t *testing.T) {
+	files, err := filepath.Glob("../pkg/cluster/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("pkg/cluster: %d files, %v", len(files), err)
+	}
+	direct := regexp.MustCompile(`\.(Pods|Nodes|Events|TokenReviews)\([^()]*\)\.(\w+)\(`)
+	alias := regexp.MustCompile(`(\w+) := c\.client\.\w+\(\)\.(Pods|Nodes|Events|TokenReviews)\([^()]*\)\n`)
+	calls := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range direct.FindAllStringSubmatch(string(src), -1) {
+			calls[strings.ToLower(m[1]+" "+m[2])] = true
+		}
+		for _, a := range alias.FindAllStringSubmatch(string(src), -1) {
+			for _, m := range regexp.MustCompile(`\b`+a[1]+`\.(\w+)\(`).FindAllStringSubmatch(string(src), -1) {
+				calls[strings.ToLower(a[2]+" "+m[1])] = true
+			}
+		}
+	}
+	want := []string{
+		"events create", "nodes delete", "nodes get", "nodes list", "nodes update",
+		"pods create", "pods delete", "pods get", "tokenreviews create",
+	}
+	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, want) {
+		t.Errorf("pkg/cluster calls %q, the roles allow %q", got, want)
 	}
 }

@@ -25,8 +25,8 @@ func render(t *testing.T, args ...string) (string, error) {
 	if err != nil {
 		t.Skip("no helm binary on the PATH")
 	}
-	cmd := exec.CommandContext(t.Context(), helm, append([]string{"template", "rw", chart,
-		"--namespace", "gha-runners", "--kube-version", "1.33.0"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), helm, append([]string{"template", "runnerward", chart,
+		"--namespace", "gha-runners", "--kube-version", "1.35.0"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -80,28 +80,29 @@ func TestRenderedByDefault(t *testing.T) {
 	}
 	docs := documents(t, out)
 	want := []string{
-		"ClusterRole /gha-runners-rw-runnerward", "ClusterRoleBinding /gha-runners-rw-runnerward",
-		"ConfigMap gha-runners/rw-runnerward", "Deployment gha-runners/rw-runnerward",
-		"NetworkPolicy gha-runners/rw-runnerward", "NetworkPolicy gha-runners/rw-runnerward-runners",
-		"PersistentVolumeClaim gha-runners/rw-runnerward-ledger", "PodDisruptionBudget gha-runners/rw-runnerward",
-		"Role default/gha-runners-rw-runnerward-node-events", "Role gha-runners/rw-runnerward",
-		"RoleBinding default/gha-runners-rw-runnerward-node-events", "RoleBinding gha-runners/rw-runnerward",
-		"Service gha-runners/rw-runnerward-admission", "Service gha-runners/rw-runnerward-status",
-		"ServiceAccount gha-runners/hipaa-prod-runner", "ServiceAccount gha-runners/rw-runnerward",
+		"ClusterRole /gha-runners-runnerward", "ClusterRoleBinding /gha-runners-runnerward",
+		"ConfigMap gha-runners/runnerward", "Deployment gha-runners/runnerward",
+		"NetworkPolicy gha-runners/runnerward", "NetworkPolicy gha-runners/runnerward-runners",
+		"PersistentVolumeClaim gha-runners/runnerward-ledger", "PodDisruptionBudget gha-runners/runnerward",
+		"Role default/gha-runners-runnerward-node-events", "Role gha-runners/runnerward",
+		"RoleBinding default/gha-runners-runnerward-node-events", "RoleBinding gha-runners/runnerward",
+		"Service gha-runners/runnerward-admission", "Service gha-runners/runnerward-status",
+		"ServiceAccount gha-runners/hipaa-prod-runner", "ServiceAccount gha-runners/runnerward",
 	}
 	if got := slices.Sorted(maps.Keys(docs)); !slices.Equal(got, want) {
 		t.Errorf("rendered %q, want %q", got, want)
 	}
-	d, ok := docs["Deployment gha-runners/rw-runnerward"].(*appsv1.Deployment)
+	d, ok := docs["Deployment gha-runners/runnerward"].(*appsv1.Deployment)
 	if !ok {
 		t.Fatal("no Deployment")
 	}
 	checkDaemon(t, d)
+	checkAgreement(t, docs, "runnerward")
 	if sa, ok := docs["ServiceAccount gha-runners/hipaa-prod-runner"].(*corev1.ServiceAccount); !ok || sa.AutomountServiceAccountToken == nil || *sa.AutomountServiceAccountToken {
 		t.Errorf("the runners' account mounts its token")
 	}
 	// What runner pods carry selects the policy that nobody may call them under.
-	policy, ok := docs["NetworkPolicy gha-runners/rw-runnerward-runners"].(*networkingv1.NetworkPolicy)
+	policy, ok := docs["NetworkPolicy gha-runners/runnerward-runners"].(*networkingv1.NetworkPolicy)
 	labels := map[string]string{"app.kubernetes.io/component": "runner", "app.kubernetes.io/part-of": "runnerward"}
 	if !ok || len(policy.Spec.Ingress) != 0 || len(policy.Spec.PolicyTypes) != 2 || !reflect.DeepEqual(policy.Spec.PodSelector.MatchLabels, labels) {
 		t.Errorf("the runners' network policy = %+v, want no ingress for pods labelled %v", policy, labels)
@@ -130,10 +131,19 @@ func checkDaemon(t *testing.T, d *appsv1.Deployment) {
 		sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("security context = %+v, want restricted", sc)
 	}
-	for name, probe := range map[string]*corev1.Probe{"/livez": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != name || probe.HTTPGet.Scheme != corev1.URISchemeHTTPS {
-			t.Errorf("probe = %+v, want %s over HTTPS", probe, name)
+	for _, want := range []struct {
+		path  string
+		probe *corev1.Probe
+	}{{"/livez", c.StartupProbe}, {"/livez", c.LivenessProbe}, {"/readyz", c.ReadinessProbe}} {
+		if p := want.probe; p == nil || p.HTTPGet == nil || p.HTTPGet.Path != want.path ||
+			p.HTTPGet.Scheme != corev1.URISchemeHTTPS || p.HTTPGet.Port.StrVal != "status" {
+			t.Errorf("probe = %+v, want %s over HTTPS on the status port", p, want.path)
 		}
+	}
+	// The group reads Secrets (0440) and writes the volume. Always instead of
+	// OnRootMismatch would make the signing keys group-writable.
+	if ps := pod.SecurityContext; ps == nil || ps.FSGroup == nil || ps.FSGroupChangePolicy == nil || *ps.FSGroupChangePolicy != corev1.FSGroupChangeOnRootMismatch {
+		t.Errorf("pod security context = %+v, want an fsGroup applied on root mismatch only", ps)
 	}
 	mounted := map[string]bool{}
 	for _, m := range c.VolumeMounts {
@@ -145,6 +155,9 @@ func checkDaemon(t *testing.T, d *appsv1.Deployment) {
 	for _, v := range pod.Volumes {
 		if v.HostPath != nil || !mounted[v.Name] {
 			t.Errorf("volume %s is a host path or not mounted", v.Name)
+		}
+		if v.Secret != nil && (v.Secret.DefaultMode == nil || *v.Secret.DefaultMode != 0o440) {
+			t.Errorf("secret %s has mode %v, want 0440", v.Name, v.Secret.DefaultMode)
 		}
 	}
 	if c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError || d.Spec.Template.Annotations["checksum/config"] == "" {
@@ -168,6 +181,7 @@ func TestRenderedInFull(t *testing.T) {
 		t.Fatal("no Deployment")
 	}
 	checkDaemon(t, d)
+	checkAgreement(t, docs, "rw")
 	if got := d.Spec.Template.Spec.Containers[0].Image; !strings.HasPrefix(got, "registry.example/runnerward@sha256:") {
 		t.Errorf("image = %s, want it by digest", got)
 	}
@@ -180,6 +194,9 @@ func TestHelmRefusesWhatTheSchemaForbids(t *testing.T) {
 		{"a second replica", "replicaCount=2", "replicaCount"},
 		{"a privileged daemon", "securityContext.allowPrivilegeEscalation=true", "allowPrivilegeEscalation"},
 		{"a port as a word", "ports.status=https", "status"},
+		{"an empty configuration", "config=null", "config"},
+		{"keys opened to the group at every mount", "podSecurityContext.fsGroupChangePolicy=Always", "fsGroupChangePolicy"},
+		{"signing keys from a Secret, where the daemon cannot write", "secrets.signingKeys=keys", "signingKeys"},
 		{"no GitHub secret", "secrets.github=", "github"},
 		{"a private key as a value", "admissionCA=-----BEGIN PRIVATE KEY-----", "admissionCA"},
 		{"both monitors", "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true", "metrics"},

@@ -56,3 +56,36 @@ app.kubernetes.io/component: runner
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The configuration says what the chart makes and mounts, or nothing is rendered. */}}
+{{- define "runnerward.agreement" -}}
+{{- $c := .Values.config -}}
+{{- $full := include "runnerward.fullname" . -}}
+{{- $secrets := "/run/secrets/runnerward" -}}
+{{- $want := list
+  (list "cluster.namespace" (dig "cluster" "namespace" "" $c) .Release.Namespace)
+  (list "cluster.serviceAccount" (dig "cluster" "serviceAccount" "" $c) .Values.runnerServiceAccount.name)
+  (list "cluster.admissionURL" (dig "cluster" "admissionURL" "" $c) (printf "https://%s-admission.%s.svc:%v" $full .Release.Namespace .Values.ports.admission))
+  (list "cluster.kubeconfigFile" (dig "cluster" "kubeconfigFile" "" $c) "")
+  (list "pool.name" (dig "pool" "name" "" $c) .Values.scaleSet.name)
+  (list "admission.listen" (dig "admission" "listen" ":8443" $c) (printf ":%v" .Values.ports.admission))
+  (list "admission.certFile" (dig "admission" "certFile" "" $c) (printf "%s/admission/tls.crt" $secrets))
+  (list "admission.keyFile" (dig "admission" "keyFile" "" $c) (printf "%s/admission/tls.key" $secrets))
+  (list "status.listen" (dig "status" "listen" ":9443" $c) (printf ":%v" .Values.ports.status))
+  (list "status.certFile" (dig "status" "certFile" "" $c) (printf "%s/status/tls.crt" $secrets))
+  (list "status.keyFile" (dig "status" "keyFile" "" $c) (printf "%s/status/tls.key" $secrets)) -}}
+{{- if .Values.admissionCA -}}
+{{- $want = append $want (list "cluster.admissionCAConfigMap" (dig "cluster" "admissionCAConfigMap" "" $c) (printf "%s-admission-ca" $full)) -}}
+{{- end -}}
+{{- range $want -}}
+{{- if ne (index . 1) (index . 2) -}}
+{{- fail (printf "config.%s is %q, and the chart needs %q" (index . 0) (index . 1) (index . 2)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "dir" "keysDir" "rootFile" -}}
+{{- $path := dig "ledger" $key "" $c -}}
+{{- if not (hasPrefix "/var/lib/runnerward/" $path) -}}
+{{- fail (printf "config.ledger.%s is %q, and only /var/lib/runnerward/ is kept and writable" $key $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,110 @@
+package helm
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/runnerward/runnerward/pkg/config"
+)
+
+// checkAgreement loads the rendered configuration as the daemon would and
+// compares it with the objects around it.
+func checkAgreement(t *testing.T, docs map[string]runtime.Object, full string) {
+	t.Helper()
+	const namespace = "gha-runners"
+	cm, ok := docs["ConfigMap "+namespace+"/"+full].(*corev1.ConfigMap)
+	if !ok {
+		t.Fatal("no ConfigMap")
+	}
+	c, err := config.Parse("config.yaml", []byte(cm.Data["config.yaml"]), nil, config.Offline())
+	if err != nil {
+		t.Fatalf("the daemon refuses the rendered configuration: %v", err)
+	}
+	if _, ok := docs["ServiceAccount "+c.Cluster.Namespace+"/"+c.Cluster.ServiceAccount]; !ok {
+		t.Errorf("the runners' account %s/%s is not rendered", c.Cluster.Namespace, c.Cluster.ServiceAccount)
+	}
+	admission := strings.TrimPrefix(c.Admission.Listen, ":")
+	if want := "https://" + full + "-admission." + namespace + ".svc:" + admission; c.Cluster.AdmissionURL != want {
+		t.Errorf("cluster.admissionURL = %s, want %s", c.Cluster.AdmissionURL, want)
+	}
+	d, ok := docs["Deployment "+namespace+"/"+full].(*appsv1.Deployment)
+	if !ok {
+		t.Fatal("no Deployment")
+	}
+	checkFiles(t, c, &d.Spec.Template.Spec)
+	ports := map[string]int32{}
+	for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+		ports[p.Name] = p.ContainerPort
+	}
+	for name, listen := range map[string]string{"admission": c.Admission.Listen, "status": c.Status.Listen} {
+		svc, ok := docs["Service "+namespace+"/"+full+"-"+name].(*corev1.Service)
+		if !ok || len(svc.Spec.Ports) != 1 {
+			t.Errorf("no service of one port for %s", name)
+			continue
+		}
+		// The VPC CNI's network policies want the service's port to be the
+		// container's: https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html
+		if p := svc.Spec.Ports[0]; p.Port != ports[name] || p.TargetPort.StrVal != name || listen != ":"+strconv.Itoa(int(p.Port)) {
+			t.Errorf("%s: service port %d to %s, container port %d, listens on %s: want one number", name, p.Port, p.TargetPort.String(), ports[name], listen)
+		}
+	}
+	policy, ok := docs["NetworkPolicy "+namespace+"/"+full].(*networkingv1.NetworkPolicy)
+	if !ok || len(policy.Spec.Ingress) != 2 || policy.Spec.Ingress[0].Ports[0].Port.IntVal != ports["admission"] || policy.Spec.Ingress[1].Ports[0].Port.IntVal != ports["status"] {
+		t.Errorf("the daemon's network policy = %+v, want the ports %v", policy, ports)
+	}
+}
+
+// checkFiles wants every path of the configuration below a mount, and what the
+// daemon writes below the volume that is kept.
+func checkFiles(t *testing.T, c *config.Config, pod *corev1.PodSpec) {
+	t.Helper()
+	mounts := pod.Containers[0].VolumeMounts
+	volumeOf := func(path string) string {
+		for _, m := range mounts {
+			if strings.HasPrefix(path, m.MountPath+"/") {
+				return m.Name
+			}
+		}
+		return ""
+	}
+	for path, want := range map[string]string{
+		c.GitHub.App.PrivateKeyFile: "github",
+		c.Admission.CertFile:        "admission-tls",
+		c.Admission.KeyFile:         "admission-tls",
+		c.Status.CertFile:           "status-tls",
+		c.Status.KeyFile:            "status-tls",
+		c.Status.ClientCAFile:       "status-tls",
+		c.Ledger.Dir:                "ledger",
+		c.Ledger.KeysDir:            "ledger",
+		c.Ledger.RootFile:           "ledger",
+	} {
+		if got := volumeOf(path); got != want {
+			t.Errorf("%s is on volume %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
+	for _, tc := range []struct{ name, set, says string }{
+		{"another namespace", "config.cluster.namespace=elsewhere", "config.cluster.namespace"},
+		{"another account of runners", "runnerServiceAccount.name=other", "config.cluster.serviceAccount"},
+		{"another name of the release", "fullnameOverride=other", "config.cluster.admissionURL"},
+		{"another port", "ports.status=10444", "config.status.listen"},
+		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
+		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
+		{"another scale set", "scaleSet.name=other", "config.pool.name"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			out, err := render(t, "--set", tc.set)
+			if err == nil || !strings.Contains(out, tc.says) || !strings.Contains(out, "and ") {
+				t.Errorf("helm template --set %s = %v, %.300s, want a refusal that names %s", tc.set, err, out, tc.says)
+			}
+		})
+	}
+}
