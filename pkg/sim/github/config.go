@@ -45,6 +45,9 @@ type Config struct {
 	AppClientID       string
 	AppInstallationID int64
 	AppKey            *rsa.PublicKey
+	// SigningKey signs ID tokens until [Server.RotateKeys]; nil makes one. Many
+	// simulators of one test binary may share a key.
+	SigningKey *rsa.PrivateKey
 	// Assign picks the runner for a job, default [AssignOldest]. It is called
 	// with the simulator's lock held and must not call the simulator.
 	Assign Assign

@@ -70,7 +70,7 @@ func TestRule2CredentialsAreNotInterchangeable(t *testing.T) {
 				t.Errorf("%s: status %d, want 401", c.name, status)
 			}
 		}
-		time.Sleep(time.Minute + 59*time.Minute)
+		sleep(time.Minute + 59*time.Minute)
 		if status, _, _ := w.raw("GET", sets+"/1", "Bearer "+admin, nil); status != http.StatusUnauthorized {
 			t.Errorf("an expired admin token: status %d, want 401", status)
 		}
@@ -86,7 +86,7 @@ func TestRule2AnExpiredQueueTokenIsRefreshedByTheClient(t *testing.T) {
 	bubble(t, simgithub.Config{QueueTokenTTL: time.Minute}, func(t *testing.T, w *world) {
 		c := w.session()
 		old := c.Session().MessageQueueAccessToken
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		w.dispatch(nil)
 		w.poll(c, 0, 1)
 		if c.Session().MessageQueueAccessToken == old {
@@ -196,7 +196,7 @@ func TestRule5HostedDoesNotWakeThePollForJobStarted(t *testing.T) {
 			ctx, kill := context.WithCancel(t.Context())
 			begin := time.Now()
 			go func() {
-				time.Sleep(5 * time.Second)
+				sleep(5 * time.Second)
 				simgithub.Runner{Client: w.http}.Run(ctx, jit, nil)
 			}()
 			if m = w.take(c, 1); kinds(m) != "started" || m.JobStartedMessages[0].JobID != run.JobID {
@@ -268,7 +268,7 @@ func TestRule7AnAssignedJobThatNobodyTakesIsRequeuedThreeTimes(t *testing.T) {
 		if err := c.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(24 * time.Hour)
+		sleep(24 * time.Hour)
 		if j := w.job(run.JobID); j.Conclusion != "cancelled" || j.Requeues != 3 || j.CompletedAt.Sub(j.QueuedAt) != 24*time.Hour {
 			t.Errorf("Job() a day later = %+v", j)
 		}
@@ -280,7 +280,7 @@ func TestTransitionsHappenInTheirOrderWhenNobodyLooked(t *testing.T) {
 		c := w.session()
 		run := w.dispatch(nil)
 		w.take(c, 1)
-		time.Sleep(48 * time.Hour)
+		sleep(48 * time.Hour)
 		j := w.job(run.JobID)
 		// The session expired with the first requeue, so that no other came.
 		if j.Requeues != 1 || j.Conclusion != "cancelled" || j.CompletedAt.Sub(j.QueuedAt) != 24*time.Hour {

@@ -156,7 +156,7 @@ func TestMessageFaults(t *testing.T) {
 			t.Errorf("a forged completion = %s %+v", kinds(m), m.Statistics)
 		}
 		inject(w, simgithub.FaultNoQueueURL, "PATCH", sets+"/1/sessions")
-		time.Sleep(4 * time.Minute)
+		sleep(4 * time.Minute)
 		w.sim.Inject(simgithub.Fault{Kind: simgithub.FaultUnauthorized, Path: "/scalesets/message"})
 		if _, err := c.GetMessage(t.Context(), 0, 1); err == nil || !strings.Contains(err.Error(), "unsupported protocol scheme") {
 			t.Errorf("a refresh without a queue URL = %v", err)

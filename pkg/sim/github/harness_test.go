@@ -248,3 +248,6 @@ func kinds(m *scaleset.RunnerScaleSetMessage) string {
 	slices.Sort(out)
 	return strings.Join(out, ",")
 }
+
+// sleep lets the bubble's time pass.
+func sleep(d time.Duration) { <-time.After(d) }

@@ -208,7 +208,7 @@ func TestAKilledRunnerReportsNothingAndItsLeaseExpires(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		time.Sleep(3*time.Minute + 30*time.Second)
+		sleep(3*time.Minute + 30*time.Second)
 		kill()
 		if code := wait(); code != 137 {
 			t.Errorf("Run() = %d, want 137", code)
@@ -217,7 +217,7 @@ func TestAKilledRunnerReportsNothingAndItsLeaseExpires(t *testing.T) {
 		if err := w.admin.RemoveRunner(t.Context(), int64(id)); !errors.Is(err, scaleset.JobStillRunningError) {
 			t.Errorf("RemoveRunner() of a busy runner = %v, want JobStillRunningError", err)
 		}
-		time.Sleep(10 * time.Minute)
+		sleep(10 * time.Minute)
 		j := w.job(run.JobID)
 		if j.Status != "completed" || j.Conclusion != "failure" || j.StepsRan {
 			t.Errorf("Job() = %+v, want a failure without steps", j)
@@ -283,11 +283,11 @@ func TestACancelledRun(t *testing.T) {
 			if err := w.sim.Cancel(run.ID); err != nil {
 				t.Fatalf("Cancel() = %v", err)
 			}
-			time.Sleep(5*time.Minute - time.Second)
+			sleep(5*time.Minute - time.Second)
 			if j := w.job(run.JobID); j.Status != "in_progress" {
 				t.Errorf("status after 4:59 = %s, want in_progress", j.Status)
 			}
-			time.Sleep(time.Second)
+			sleep(time.Second)
 			if j := w.job(run.JobID); j.Conclusion != "cancelled" || j.StepsRan {
 				t.Errorf("Job() after 5:00 = %+v", j)
 			}
@@ -305,7 +305,7 @@ func TestFinishJobEndsTheSteps(t *testing.T) {
 		w.take(c, 1)
 		_, jit := w.jit("r1")
 		wait := w.start(t.Context(), jit, nil)
-		time.Sleep(2 * time.Hour)
+		sleep(2 * time.Hour)
 		if j := w.job(run.JobID); j.Status != "in_progress" {
 			t.Fatalf("status after two hours = %s, want in_progress: the lease is renewed", j.Status)
 		}

@@ -102,7 +102,8 @@ type JobState struct {
 	HookSucceeded bool      // the job-started hook was reported successful
 	// StepsRan says that the runner reported a step of the workflow as
 	// started, be it only one with if: always().
-	StepsRan bool
+	StepsRan       bool
+	StepsStartedAt time.Time // when the first such report came
 }
 
 // RunnerState is a registered runner.

@@ -55,7 +55,11 @@ func (s *Server) newKey() {
 // signing is the current key, made when it is first needed: a key costs more
 // time than most tests.
 func (s *Server) signing() signingKey {
-	if len(s.keys) == 0 {
+	switch {
+	case len(s.keys) > 0:
+	case s.cfg.SigningKey != nil:
+		s.keys = []signingKey{{newGUID(), s.cfg.SigningKey}}
+	default:
 		s.newKey()
 	}
 	return s.keys[0]

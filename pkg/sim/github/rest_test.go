@@ -157,14 +157,14 @@ func TestTheWaitTimerCountsFromTheTrigger(t *testing.T) {
 		})
 		slow := func(s *simgithub.RunSpec) { s.Environment = "slow" }
 		run, other := w.dispatch(slow), w.dispatch(slow)
-		time.Sleep(9 * time.Minute)
+		sleep(9 * time.Minute)
 		if err := w.sim.Approve(run.ID, "bob"); err != nil {
 			t.Fatal(err)
 		}
 		if j := w.job(run.JobID); j.Status != "waiting" {
 			t.Errorf("status one minute before the timer = %s, want waiting", j.Status)
 		}
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		if j := w.job(run.JobID); j.Status != "queued" {
 			t.Errorf("status after the timer = %s, want queued", j.Status)
 		}
@@ -243,7 +243,7 @@ func TestRule12PagesAndRateLimits(t *testing.T) {
 		if status != http.StatusForbidden || header.Get("X-RateLimit-Remaining") != "0" {
 			t.Errorf("call beyond the limit = %d, want 403", status)
 		}
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		if status, _, _ = w.raw("GET", "/api/v3/orgs/acme", "Bearer "+pat, nil); status != http.StatusOK {
 			t.Errorf("call an hour later = %d, want 200", status)
 		}

@@ -209,7 +209,9 @@ func (s *Server) updateSteps(r *http.Request, j *job) answer {
 	}
 	for _, st := range b.Steps {
 		j.steps[st.Number] = st
-		j.StepsRan = j.StepsRan || st.Number >= stepRun && st.Status != "skipped"
+		if st.Number >= stepRun && st.Status != "skipped" && !j.StepsRan {
+			j.StepsRan, j.StepsStartedAt = true, time.Now()
+		}
 		j.HookSucceeded = j.HookSucceeded || st.Number == stepHook && st.Conclusion == "success"
 	}
 	return ok(map[string]any{"ok": true})

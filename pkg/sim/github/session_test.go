@@ -28,7 +28,7 @@ func TestRule8ASessionIsExclusiveAndOutlivesItsClient(t *testing.T) {
 		if status, _, _ := w.raw("POST", sets+"/99/sessions", admin, map[string]any{"ownerName": "h"}); status != 404 {
 			t.Errorf("session of an unknown set = %d, want 404", status)
 		}
-		time.Sleep(5 * time.Minute)
+		sleep(5 * time.Minute)
 		w.session()
 	})
 }
@@ -41,7 +41,7 @@ func TestRule8AHeldPollKeepsTheSession(t *testing.T) {
 		}
 		w.dispatch(nil)
 		w.poll(c, 0, 1)
-		time.Sleep(5 * time.Minute)
+		sleep(5 * time.Minute)
 		if _, err := c.GetMessage(t.Context(), 0, 1); err == nil || !strings.Contains(err.Error(), "400") {
 			t.Errorf("GetMessage() of an expired session = %v, want 400", err)
 		}
@@ -73,7 +73,7 @@ func TestRule9Agents(t *testing.T) {
 			kill()
 			wait()
 			w.jit("idle")
-			time.Sleep(6 * time.Minute)
+			sleep(6 * time.Minute)
 			if r, err := w.admin.GetRunnerByName(t.Context(), "idle"); r != nil || err != nil {
 				t.Errorf("GetRunnerByName(idle) after the reaping = %v, %v, want none", r, err)
 			}
@@ -119,7 +119,7 @@ func TestRule11ScaleSetNames(t *testing.T) {
 		if err := create(1); err != nil {
 			t.Errorf("the same name in another group = %v", err)
 		}
-		time.Sleep(7 * 24 * time.Hour)
+		sleep(7 * 24 * time.Hour)
 		if set, err := w.admin.GetRunnerScaleSet(t.Context(), int(w.group), "prod-set"); set != nil || err != nil {
 			t.Errorf("GetRunnerScaleSet() after 7 days = %v, %v, want it gone", set, err)
 		}
@@ -160,7 +160,7 @@ func TestCloseEndsHeldPolls(t *testing.T) {
 	bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
 		c, begin := w.session(), time.Now()
 		go func() {
-			time.Sleep(time.Second)
+			sleep(time.Second)
 			w.sim.Close()
 		}()
 		if _, err := c.GetMessage(t.Context(), 0, 1); err == nil {

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	"github.com/runnerward/runnerward/pkg/sim/memnet"
 )
 
 // The reference deployment that the world is populated with.
@@ -73,15 +75,17 @@ type Options struct {
 	// Admission what the agent says to the supervisor, nil to follow
 	// AdmissionCA and the URL in the pod.
 	GitHub, Admission *http.Client
-	Assign            simgithub.Assign
-	GHES              bool
-	PollHold          time.Duration
-	SessionTTL        time.Duration
-	ShuttingDown      time.Duration // shutting-down to terminated
-	Refill            time.Duration // until the group replaces a host
-	Boot              time.Duration // until a new host's kubelet is ready
-	CancelGrace       time.Duration // a cancelled hook's life; 10 s on GitHub
-	Hosts             int
+	// SigningKey signs GitHub's ID tokens; nil makes one.
+	SigningKey   *rsa.PrivateKey
+	Assign       simgithub.Assign
+	GHES         bool
+	PollHold     time.Duration
+	SessionTTL   time.Duration
+	ShuttingDown time.Duration // shutting-down to terminated
+	Refill       time.Duration // until the group replaces a host
+	Boot         time.Duration // until a new host's kubelet is ready
+	CancelGrace  time.Duration // a cancelled hook's life; 10 s on GitHub
+	Hosts        int
 	// HookEnv changes the environment that the runner gives to the hook.
 	HookEnv func(env map[string]string)
 	// JobLog receives what a job's log would show.
@@ -112,7 +116,7 @@ func New(opts Options) (*World, error) {
 	w.GitHub = simgithub.New(simgithub.Config{
 		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
-		Assign: opts.Assign, Seed: opts.Seed,
+		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
 	})
 	w.populate()
 	var err error
@@ -233,6 +237,9 @@ func (w *World) runPod(ctx context.Context, ct simcluster.Container) (int, error
 	}
 	cfg.HookScript = filepath.Join(dir, "job-started.sh")
 	cfg.Client, cfg.GitHub, cfg.Out = w.opts.Admission, w.opts.GitHub, jobLog{w, ct}
+	line := memnet.Listen() // the pod's Unix socket
+	cfg.Listen = func() (net.Listener, error) { return line, nil }
+	cfg.Dial = func(ctx context.Context) (net.Conn, error) { return line.DialContext(ctx, "", "") }
 	a, err := agent.New(cfg)
 	if err != nil {
 		return 0, err
