@@ -14,7 +14,6 @@ build: ## build the binaries into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
-	go vet ./...
 	go test -timeout 300s ./...
 
 race: ## the same under the race detector (slower)
