@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/policy"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // evidenceFlags name a copy of a ledger and the keys to trust.
@@ -145,7 +147,7 @@ name or an instance id.`,
 				return err
 			}
 			unproven := verdict(report)
-			explanation, err := evidence.Explain(report, args[0], policy.Explain)
+			explanation, err := evidence.Explain(report, args[0], inPlainWords)
 			switch {
 			case err != nil && unproven != nil:
 				return failWith(exitUnproven, fmt.Errorf("%w; and %w", err, unproven))
@@ -175,4 +177,9 @@ func write(cmd *cobra.Command, format string, what textual) error {
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetIndent("", "  ")
 	return enc.Encode(what)
+}
+
+// inPlainWords explains a reason, whoever gave it.
+func inPlainWords(code string) string {
+	return cmp.Or(policy.Explain(code), supervisor.Explain(code))
 }

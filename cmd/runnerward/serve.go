@@ -220,6 +220,6 @@ func statusOptions(cfg *config.Config, logger *zap.Logger) (status.Options, erro
 	return status.Options{
 		Admins: cfg.Status.Admins, Logger: log, Version: buildVersion(), FIPS: fipsEnabled(),
 		Labels:  status.Labels{Organization: pool.Organization, Name: cfg.Pool.Name, Namespace: cfg.Cluster.Namespace},
-		Explain: policy.Explain, TLS: tlsConfig,
+		Explain: inPlainWords, TLS: tlsConfig,
 	}, nil
 }

@@ -101,8 +101,6 @@ type planner struct {
 	wake  time.Time
 	idle  int // runners that could still take a job
 	open  int // runners whose host is not yet gone
-	// takers are runners whose pod may hold a job that was not allowed to start.
-	takers int
 }
 
 func (p *planner) add(t Task) { p.tasks = append(p.tasks, t) }
@@ -127,9 +125,6 @@ func (p *planner) runner(r *Runner) {
 	}
 	if r.idle() && p.reportedOn(name) == nil {
 		p.idle++
-	}
-	if r.Bound != nil && r.Started == nil && r.Terminated == nil {
-		p.takers++
 	}
 	ended, isEnded := r.Ended()
 	switch {
@@ -204,15 +199,8 @@ func (p *planner) seal(r *Runner) {
 func (p *planner) job(id JobID, j *Job) {
 	switch {
 	case j.Concluded != nil:
-	case p.foreign(j):
+	case j.Denied != nil || p.foreign(j):
 		if j.Cancelled == nil {
-			p.add(Task{Kind: TaskCancel, Job: id})
-		}
-	case j.Denied != nil:
-		// Cancelling a job whose hook blocks ends the hook after 10 s and lets
-		// steps with if: always() run. As long as there is a runner to which
-		// GitHub may have given this very job, its pod has to go first.
-		if j.Cancelled == nil && p.takers == 0 {
 			p.add(Task{Kind: TaskCancel, Job: id})
 		}
 	case j.Authorized == nil:

@@ -278,6 +278,18 @@ func spends(c Cause) bool {
 	return false
 }
 
+// MayHold lists the runners whose pods may hold a job that was not allowed to
+// start: GitHub gives a job to any registered runner, and tells us later.
+func (s *State) MayHold() []Name {
+	var out []Name
+	for _, name := range sortedKeys(s.Runners) {
+		if r := s.Runners[name]; r.Bound != nil && r.Started == nil && r.Terminated == nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // foreign says that GitHub gave the job to a runner that is not ours.
 func (s *State) foreign(j *Job) bool {
 	return j.Reported != nil && s.Runners[j.Reported.Event.Runner] == nil

@@ -10,12 +10,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// reasonFactsUnknown denies a job about which GitHub could not be asked in time.
-const reasonFactsUnknown = "facts-unknown"
-
-// reasonCoolingOff is the policy's word for an approval that is too young.
-const reasonCoolingOff = "approval-cooling-off"
-
 // jobOf is a copy of what the log says about a job.
 func (s *Supervisor) jobOf(ctx context.Context, id runner.JobID) (job runner.Job, err error) {
 	err = s.locked(ctx, func() error {
@@ -108,9 +102,35 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 		if err != nil || !known {
 			return false, err
 		}
-		// Only once no process of the pod is left: a cancelled job's steps
-		// with if: always() still run, and this job may not run at all.
-		pod, err := s.Cluster.Pod(ctx, task.Runner)
+	}
+	if alone, err := s.nowhere(ctx, task.Runner); err != nil || !alone {
+		return false, err
+	}
+	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID); err != nil {
+		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
+	}
+	err := s.record(ctx, e)
+	return err == nil, err
+}
+
+// nowhere says that no process is left that may hold a job which was not
+// allowed to start. Cancelling a job whose hook blocks ends the hook after 10 s
+// and lets steps with if: always() run, so its pod has to go first; and which
+// job a pod holds is not known before its hook has asked.
+func (s *Supervisor) nowhere(ctx context.Context, also runner.Name) (bool, error) {
+	var names []runner.Name
+	err := s.locked(ctx, func() error {
+		names = s.state.MayHold()
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if also != "" && !slices.Contains(names, also) {
+		names = append(names, also)
+	}
+	for _, name := range names {
+		pod, err := s.Cluster.Pod(ctx, name)
 		if err != nil {
 			return false, fmt.Errorf("look at the pod: %w", err)
 		}
@@ -118,11 +138,7 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 			return false, nil
 		}
 	}
-	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID); err != nil {
-		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
-	}
-	err := s.record(ctx, e)
-	return err == nil, err
+	return true, nil
 }
 
 // errNoHost says that a job waits for a vetted host.

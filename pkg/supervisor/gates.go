@@ -12,14 +12,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// Reasons that the gates add to those of the policy.
-const (
-	reasonNoToken       = "no-oidc-token"
-	reasonBadToken      = "oidc-token-rejected"
-	reasonNotAuthorized = "job-not-authorized"
-	reasonRunnerOver    = "runner-over"
-)
-
 // waitedTooLong says that a hook has asked for longer than it may. A token that
 // expired on its way is renewed by the agent within this time. While our
 // session with the queue is not open the offer of an honest job may be waiting
