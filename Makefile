@@ -1,5 +1,7 @@
 # Runnerward. `make demo` runs it, `make test` tests it; both need Go only.
 export GOTOOLCHAIN := local
+# The same flags for building, vetting and testing share one build cache.
+export GOFLAGS := $(GOFLAGS) -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
@@ -11,7 +13,7 @@ help: ## show this list
 
 build: ## build the binaries into bin/
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
+	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
 	go test -timeout 300s ./...

@@ -54,6 +54,7 @@ var meaning = map[string]string{
 	"completed":  "its pod has ended and its registration is gone",
 	"cancelled":  "GitHub is asked to cancel the run",
 	"teardown":   "the host is to end, with these volumes",
+	"ending":     "EC2 shows the host on its way out",
 	"terminated": "EC2 shows the host terminated, volumes and node gone",
 	"sealed":     "the job-to-host statement is signed",
 	"frozen":     "admission is frozen",

@@ -191,7 +191,7 @@ func notFound(err error) bool {
 // 202, which go-github reports as an error, and refuses it with 409 when the
 // run is over.
 // https://docs.github.com/en/rest/actions/workflow-runs#cancel-a-workflow-run
-func (c *Client) CancelRun(ctx context.Context, repository string, runID int64) error {
+func (c *Client) CancelRun(ctx context.Context, repository string, runID int64, force bool) error {
 	const op = "cancel run"
 	owner, name, ok := strings.Cut(repository, "/")
 	if !ok {
@@ -199,13 +199,27 @@ func (c *Client) CancelRun(ctx context.Context, repository string, runID int64) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	resp, err := c.rest.Actions.CancelWorkflowRunByID(ctx, owner, name, runID)
-	if _, accepted := errors.AsType[*gh.AcceptedError](err); err == nil || accepted {
-		c.log.Info("cancelled run", zap.String("repository", repository), zap.Int64("run_id", runID))
-		return nil
+	for _, verb := range cancellations(force) {
+		req, err := c.rest.NewRequest(http.MethodPost, fmt.Sprintf("repos/%s/%s/actions/runs/%d/%s", owner, name, runID, verb), nil)
+		if err != nil {
+			return &Error{Op: op, Cause: errors.New("the repository does not fit into a URL")}
+		}
+		resp, err := c.rest.Do(ctx, req, nil)
+		_, accepted := errors.AsType[*gh.AcceptedError](err)
+		if over := resp != nil && resp.StatusCode == http.StatusConflict; err != nil && !accepted && !over {
+			return failed(op, httpResponse(resp), err)
+		}
 	}
-	if resp != nil && resp.StatusCode == http.StatusConflict {
-		return nil
+	c.log.Info("cancelled run", zap.String("repository", repository), zap.Int64("run_id", runID), zap.Bool("forced", force))
+	return nil
+}
+
+// cancellations are the calls that cancel a run. GitHub documents force-cancel
+// for a run that does not answer the ordinary one:
+// https://docs.github.com/en/rest/actions/workflow-runs#force-cancel-a-workflow-run
+func cancellations(force bool) []string {
+	if force {
+		return []string{"cancel", "force-cancel"}
 	}
-	return failed(op, httpResponse(resp), err)
+	return []string{"cancel"}
 }

@@ -3,8 +3,10 @@ package github_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -285,7 +287,7 @@ func TestErrorsSayWhatAndNothingMore(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.says) || !strings.HasPrefix(err.Error(), "read environment: ") || test.is != nil && !errors.Is(err, test.is) {
 				t.Errorf("Facts() = %v, want an error that says %q", err, test.says)
 			}
-			for _, err := range []error{err, c.CancelRun(t.Context(), run.Repository, run.ID)} {
+			for _, err := range []error{err, c.CancelRun(t.Context(), run.Repository, run.ID, false)} {
 				if err != nil && (strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "http")) {
 					t.Errorf("error %q repeats the answer, the token or a URL", err)
 				}
@@ -310,15 +312,33 @@ func TestCancelRun(t *testing.T) {
 	run := w.deploy(t)
 	c := w.client(t, w.config())
 	for range 2 { // the second time it is over, which GitHub answers with 409
-		if err := c.CancelRun(t.Context(), run.Repository, run.ID); err != nil {
+		if err := c.CancelRun(t.Context(), run.Repository, run.ID, false); err != nil {
 			t.Errorf("CancelRun() = %v, want nil", err)
 		}
 	}
 	if j, _ := w.sim.Job(run.JobID); j.Conclusion != "cancelled" {
 		t.Errorf("the job is %+v, want it cancelled", j)
 	}
-	if err := c.CancelRun(t.Context(), run.Repository, 1); err == nil {
+	if err := c.CancelRun(t.Context(), run.Repository, 1, false); err == nil {
 		t.Error("CancelRun() of an unknown run = nil, want an error")
+	}
+}
+
+func TestForcedCancelDoesNotWaitForADeadRunner(t *testing.T) {
+	w := newWorld(t)
+	run := w.deploy(t)
+	if err := w.client(t, w.config()).CancelRun(t.Context(), run.Repository, run.ID, true); err != nil {
+		t.Fatalf("CancelRun(force) = %v, want nil", err)
+	}
+	var asked []string
+	for _, r := range w.sim.Requests() {
+		if _, verb, ok := strings.Cut(r.Path, "/actions/runs/"); ok && r.Method == http.MethodPost {
+			asked = append(asked, verb)
+		}
+	}
+	id := fmt.Sprint(run.ID)
+	if want := []string{id + "/cancel", id + "/force-cancel"}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %v, want %v", asked, want)
 	}
 }
 

@@ -106,7 +106,8 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 	if alone, err := s.nowhere(ctx, task.Runner); err != nil || !alone {
 		return false, err
 	}
-	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID); err != nil {
+	// A job that had reached a runner of ours has nobody left to answer.
+	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, task.Runner != ""); err != nil {
 		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
 	}
 	err := s.record(ctx, e)
@@ -115,19 +116,18 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 
 // nowhere says that no process is left that may hold a job which was not
 // allowed to start. Cancelling a job whose hook blocks ends the hook after 10 s
-// and lets steps with if: always() run, so its pod has to go first; and which
-// job a pod holds is not known before its hook has asked.
-func (s *Supervisor) nowhere(ctx context.Context, also runner.Name) (bool, error) {
-	var names []runner.Name
-	err := s.locked(ctx, func() error {
-		names = s.state.MayHold()
-		return nil
-	})
-	if err != nil {
-		return false, err
-	}
-	if also != "" && !slices.Contains(names, also) {
-		names = append(names, also)
+// and lets steps with if: always() run, so its pod has to go first. Where a job
+// has shown its token the pod is known; else any idle runner may have it.
+func (s *Supervisor) nowhere(ctx context.Context, on runner.Name) (bool, error) {
+	names := []runner.Name{on}
+	if on == "" {
+		err := s.locked(ctx, func() error {
+			names = s.state.MayHold()
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
 	}
 	for _, name := range names {
 		pod, err := s.Cluster.Pod(ctx, name)

@@ -133,7 +133,9 @@ type GitHub interface {
 	// error means that something stays unknown; it is never a denial.
 	Facts(ctx context.Context, job runner.Offered) (runner.Facts, error)
 	// CancelRun asks to cancel a run; one that is already over is a success.
-	CancelRun(ctx context.Context, repository string, runID int64) error
+	// force also ends a job whose runner is dead and cannot answer; without it
+	// GitHub waits for minutes.
+	CancelRun(ctx context.Context, repository string, runID int64, force bool) error
 }
 
 // Identity verifies tokens that GitHub signed for a job.

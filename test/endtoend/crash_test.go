@@ -48,7 +48,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 func (b *bench) oneDeploy() string {
 	b.t.Helper()
 	deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
-	b.until("the deploy is sealed and every host is gone", 2*time.Hour, func() bool {
+	b.poll("the deploy is sealed and every host is gone", 2*time.Hour, 20*time.Second, func() bool {
 		return b.sealed(deploy.JobID) != nil && b.quiet()
 	})
 	b.faults.mu.Lock()

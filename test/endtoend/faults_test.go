@@ -147,8 +147,8 @@ func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered) (facts runn
 	return facts, err
 }
 
-func (g faultyGitHub) CancelRun(ctx context.Context, repository string, runID int64) error {
-	return g.around(ctx, "cancel run", func() error { return g.GitHub.CancelRun(ctx, repository, runID) })
+func (g faultyGitHub) CancelRun(ctx context.Context, repository string, runID int64, force bool) error {
+	return g.around(ctx, "cancel run", func() error { return g.GitHub.CancelRun(ctx, repository, runID, force) })
 }
 
 type faultyIdentity struct {

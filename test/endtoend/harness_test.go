@@ -107,7 +107,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
 		b.faults = &faults{at: opts.at, flavour: opts.flavour, crash: b.crash}
@@ -145,6 +145,18 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.start()
 		f(t, b)
 	})
+}
+
+// memoryDir is a folder in memory where there is one: what these tests break
+// are operations, not disks, and most of their time would go into fsync.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "runnerward-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // daemon is what serve wires, with the network of one process.
@@ -334,7 +346,12 @@ func (b *bench) kill() {
 // until waits for a condition, for at most this long of the bubble's time.
 func (b *bench) until(what string, limit time.Duration, ok func() bool) {
 	b.t.Helper()
-	step := 500 * time.Millisecond
+	b.poll(what, limit, 500*time.Millisecond, ok)
+}
+
+// poll is until with a first step of its own; later steps are longer.
+func (b *bench) poll(what string, limit, step time.Duration, ok func() bool) {
+	b.t.Helper()
 	for waited := time.Duration(0); waited < limit; waited += step {
 		if ok() {
 			return
