@@ -78,12 +78,12 @@ func (s *stage) tamper(ctx context.Context, ledger, root string) error {
 		return err
 	}
 	for line := range bytes.Lines(out) {
-		if bytes.HasPrefix(line, []byte("FINDING record 3,")) {
+		if bytes.HasPrefix(line, []byte("FINDING   record 3,")) {
 			s.quote(line)
 			break
 		}
 	}
-	if code != unproven || !bytes.Contains(out, []byte("FINDING record 3,")) {
+	if code != unproven || !bytes.Contains(out, []byte("FINDING   record 3,")) {
 		return fmt.Errorf("verify of the forged copy exits %d and does not name record 3, want exit %d", code, unproven)
 	}
 	s.tell.held("found")
