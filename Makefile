@@ -1,7 +1,7 @@
 # Runnerward. `make demo` runs it, `make test` tests it; both need Go only.
 export GOTOOLCHAIN := local
 # The same flags for building, vetting and testing share one build cache.
-export GOFLAGS := $(GOFLAGS) -trimpath
+export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/runnerward/runnerward/pkg/certs"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/status"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -61,7 +62,9 @@ func newDesk(t *testing.T, view supervisor.View) *desk {
 	d.issue(t, "server", "localhost")
 	d.issue(t, "oncall", "oncall")
 	d.issue(t, "visitor", "visitor")
-	tlsConfig, err := status.TLSConfig(d.file("server.crt"), d.file("server.key"), d.file("ca.crt"), zap.NewNop())
+	tlsConfig, err := status.TLSConfig(certs.Files{
+		Cert: d.file("server.crt"), Key: d.file("server.key"), ClientCA: d.file("ca.crt"),
+	}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnerward/runnerward/configs"
 	"github.com/runnerward/runnerward/pkg/admission"
+	"github.com/runnerward/runnerward/pkg/certs"
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/policy"
 	"github.com/runnerward/runnerward/pkg/status"
@@ -200,19 +201,21 @@ func writeRoot(path string, content []byte) error {
 
 func admissionServer(cfg *config.Config, gate admission.Gate, logger *zap.Logger) (admission.Server, error) {
 	log := logger.Named("admission")
-	pair, err := admission.LoadKeypair(cfg.Admission.CertFile, cfg.Admission.KeyFile, log)
+	tlsConfig, err := admission.TLSConfig(certs.Files{Cert: cfg.Admission.CertFile, Key: cfg.Admission.KeyFile}, log)
 	if err != nil {
 		return admission.Server{}, failWith(exitUsage, fmt.Errorf("admission.certFile, keyFile: %w", err))
 	}
 	return admission.Server{
 		Handler: admission.NewHandler(gate, log, admission.Limits{}),
-		TLS:     pair.TLS(), Log: log, Grace: shutdownGrace,
+		TLS:     tlsConfig, Log: log, Grace: shutdownGrace,
 	}, nil
 }
 
 func statusOptions(cfg *config.Config, logger *zap.Logger) (status.Options, error) {
 	log := logger.Named("status")
-	tlsConfig, err := status.TLSConfig(cfg.Status.CertFile, cfg.Status.KeyFile, cfg.Status.ClientCAFile, log)
+	tlsConfig, err := status.TLSConfig(certs.Files{
+		Cert: cfg.Status.CertFile, Key: cfg.Status.KeyFile, ClientCA: cfg.Status.ClientCAFile,
+	}, log)
 	if err != nil {
 		return status.Options{}, failWith(exitUsage, fmt.Errorf("status.certFile, keyFile, clientCAFile: %w", err))
 	}

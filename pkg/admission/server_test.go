@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/runnerward/runnerward/pkg/admission"
+	"github.com/runnerward/runnerward/pkg/certs"
 )
 
 // issue makes a self-signed certificate with this serial number.
@@ -64,7 +65,7 @@ func TestServe(t *testing.T) {
 	write(t, keyFile, key)
 	core, logs := observer.New(zapcore.DebugLevel)
 	log := zap.New(core)
-	pair, err := admission.LoadKeypair(certFile, keyFile, log)
+	config, err := admission.TLSConfig(certs.Files{Cert: certFile, Key: keyFile}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,16 +75,19 @@ func TestServe(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	server := admission.Server{Handler: http.NotFoundHandler(), TLS: pair.TLS(), Log: log, Grace: time.Second}
+	server := admission.Server{Handler: http.NotFoundHandler(), TLS: config, Log: log, Grace: time.Second}
 	go func() { ended <- server.Serve(ctx, ln) }()
 
 	serial := func() int64 {
 		t.Helper()
-		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
+		if got := conn.ConnectionState().NegotiatedProtocol; got != "http/1.1" {
+			t.Errorf("protocol = %q, want http/1.1", got)
+		}
 		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
 	}
 	if got := serial(); got != 1 {
@@ -97,7 +101,7 @@ func TestServe(t *testing.T) {
 	if got := serial(); got != 1 {
 		t.Errorf("serial in the middle of a rotation = %d, want the old 1", got)
 	}
-	if logs.FilterMessage("admission certificate not reloaded").Len() == 0 {
+	if logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
 		t.Error("half a rotation was not logged")
 	}
 	write(t, keyFile, key)
@@ -121,20 +125,5 @@ func TestServeFailsWhenItsListenerDies(t *testing.T) {
 	server := admission.Server{Handler: http.NotFoundHandler(), TLS: &tls.Config{}, Log: zap.NewNop(), Grace: time.Second}
 	if err := server.Serve(t.Context(), ln); err == nil {
 		t.Error("Serve = nil on a dead listener")
-	}
-}
-
-func TestLoadKeypairRefusesWhatIsNoPair(t *testing.T) {
-	dir := t.TempDir()
-	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	if _, err := admission.LoadKeypair(certFile, keyFile, zap.NewNop()); err == nil {
-		t.Error("LoadKeypair of missing files = nil")
-	}
-	cert, _ := issue(t, 1)
-	_, key := issue(t, 2)
-	write(t, certFile, cert)
-	write(t, keyFile, key)
-	if _, err := admission.LoadKeypair(certFile, keyFile, zap.NewNop()); err == nil {
-		t.Error("LoadKeypair of a foreign key = nil")
 	}
 }

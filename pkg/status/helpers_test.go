@@ -24,6 +24,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/runnerward/runnerward/pkg/certs"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/status"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -149,6 +150,11 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
 
+// server names the files of the certificate called server.
+func (a *authority) server() certs.Files {
+	return certs.Files{Cert: a.file("server.crt"), Key: a.file("server.key"), ClientCA: a.file("ca.pem")}
+}
+
 func (a *authority) pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
@@ -226,7 +232,7 @@ func start(t *testing.T, view supervisor.View, admins ...string) *world {
 	t.Helper()
 	w := &world{authority: newAuthority(t), src: &source{view: view}, lever: &lever{}}
 	w.issue(t, "server", "localhost")
-	config, err := status.TLSConfig(w.file("server.crt"), w.file("server.key"), w.file("ca.pem"), zap.NewNop())
+	config, err := status.TLSConfig(w.server(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/runnerward/runnerward/pkg/certs"
 	"github.com/runnerward/runnerward/pkg/status"
 )
 
@@ -30,7 +30,7 @@ func listen(t *testing.T) net.Listener {
 func served(t *testing.T, ctx context.Context, a *authority, ln net.Listener) <-chan error {
 	t.Helper()
 	a.issue(t, "server", "localhost")
-	config, err := status.TLSConfig(a.file("server.crt"), a.file("server.key"), "", zap.NewNop())
+	config, err := status.TLSConfig(certs.Files{Cert: a.file("server.crt"), Key: a.file("server.key")}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,65 +89,16 @@ func TestOldTLSIsRefused(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("GET /livez over TLS 1.1 = %d, want no connection", resp.StatusCode)
 	}
-	config.MaxVersion = 0
-	resp, err := client.Get(w.url + "/livez")
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.TLS.Version != tls.VersionTLS13 {
-		t.Errorf("TLS version = %x, want 1.3 preferred", resp.TLS.Version)
-	}
-}
-
-func TestCertificatesAreReadAgain(t *testing.T) {
-	a := newAuthority(t)
-	first := a.issue(t, "server", "localhost")
-	core, logs := observer.New(zap.InfoLevel)
-	config, err := status.TLSConfig(a.file("server.crt"), a.file("server.key"), a.file("ca.pem"), zap.New(core))
-	if err != nil {
-		t.Fatal(err)
-	}
-	present := func() string {
-		t.Helper()
-		c, err := config.GetConfigForClient(&tls.ClientHelloInfo{})
+	for limit, want := range map[uint16]uint16{tls.VersionTLS12: tls.VersionTLS12, 0: tls.VersionTLS13} {
+		config.MaxVersion = limit
+		resp, err := client.Get(w.url + "/livez")
 		if err != nil {
-			t.Fatalf("GetConfigForClient: %v", err)
-		}
-		return c.Certificates[0].Leaf.SerialNumber.String()
-	}
-	if got, want := present(), first.Leaf.SerialNumber.String(); got != want {
-		t.Errorf("serial = %s, want the first, %s", got, want)
-	}
-	second := a.issue(t, "server", "localhost")
-	for range 3 {
-		if got, want := present(), second.Leaf.SerialNumber.String(); got != want {
-			t.Errorf("serial = %s, want the second, %s", got, want)
-		}
-	}
-	if n := logs.FilterMessage("status certificate reloaded").Len(); n != 1 {
-		t.Errorf("reloaded %d times, want once", n)
-	}
-	broken := map[string]func() error{
-		"a half-written certificate": func() error { return os.WriteFile(a.file("server.crt"), []byte("-----BEGIN"), 0o600) },
-		"a certificate that is gone": func() error { return os.Remove(a.file("server.crt")) },
-	}
-	for _, name := range []string{"a half-written certificate", "a certificate that is gone"} {
-		if err := broken[name](); err != nil {
 			t.Fatal(err)
 		}
-		for range 3 {
-			if got, want := present(), second.Leaf.SerialNumber.String(); got != want {
-				t.Errorf("after %s: serial = %s, want the second to stay, %s", name, got, want)
-			}
+		resp.Body.Close()
+		if resp.TLS.Version != want {
+			t.Errorf("TLS version with at most %x = %x, want %x", limit, resp.TLS.Version, want)
 		}
-	}
-	if n := logs.FilterLevelExact(zap.ErrorLevel).Len(); n != 2 {
-		t.Errorf("%d errors logged, want one for each broken state", n)
-	}
-	third := a.issue(t, "server", "localhost")
-	if got, want := present(), third.Leaf.SerialNumber.String(); got != want {
-		t.Errorf("serial = %s, want the third, %s", got, want)
 	}
 }
 
@@ -170,50 +121,12 @@ func TestAnAuthorityThatIsTakenOutIsNoLongerBelieved(t *testing.T) {
 	}
 }
 
-func TestSessionsAreNotResumed(t *testing.T) {
-	w := start(t, healthy(), "oncall")
-	client := w.client(w.issue(t, "oncall", "oncall"))
-	client.Transport.(*http.Transport).TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-	for range 2 {
-		resp, err := client.Get(w.url + "/livez")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.TLS.DidResume {
-			t.Errorf("the second connection resumed the first: its certificate was not verified again")
-		}
-	}
-}
-
-func TestBadCertificateFilesFailAtOnce(t *testing.T) {
-	a := newAuthority(t)
-	a.issue(t, "server", "localhost")
-	a.issue(t, "other", "localhost")
-	crt, key, ca := a.file("server.crt"), a.file("server.key"), a.file("ca.pem")
-	for _, tc := range []struct{ name, crt, key, ca string }{
-		{"no certificate", a.file("none"), key, ca},
-		{"another certificate's key", crt, a.file("other.key"), ca},
-		{"no authority", crt, key, a.file("none")},
-		{"an authority file without a certificate", crt, key, key},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if _, err := status.TLSConfig(tc.crt, tc.key, tc.ca, zap.NewNop()); err == nil {
-				t.Error("TLSConfig = nil error, want a refusal")
-			}
-		})
-	}
-}
-
 func TestAPageInFlightSurvivesShutdown(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	a := newAuthority(t)
 	a.issue(t, "server", "localhost")
-	config, err := status.TLSConfig(a.file("server.crt"), a.file("server.key"), a.file("ca.pem"), zap.NewNop())
+	config, err := status.TLSConfig(a.server(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/runnerward/runnerward/pkg/certs"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
@@ -165,4 +166,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	<-died
 	return nil
+}
+
+// TLSConfig serves the certificate in these files, which may be rotated; see
+// [certs.Follow]. TLS 1.3 is preferred, 1.2 the least, because browsers and
+// scrapers are not ours.
+func TLSConfig(files certs.Files, logger *zap.Logger) (*tls.Config, error) {
+	return certs.Follow(files, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+	}, logger)
 }
