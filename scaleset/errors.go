@@ -172,10 +172,3 @@ func statusOf(err error) int {
 	}
 	return 0
 }
-
-// Transient says that the error may pass by itself: GitHub could not be
-// reached, was overloaded or failed. Others want a human.
-func Transient(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && (e.Status == 0 || e.Status == http.StatusTooManyRequests || e.Status >= http.StatusInternalServerError)
-}

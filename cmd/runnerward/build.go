@@ -185,11 +185,11 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	}
 	if err := scaleSet.Ensure(ctx); err != nil {
 		err = fmt.Errorf("open the runner scale set at github.url, %s: %w", cfg.GitHub.URL, err)
-		if !unfinished || !scaleset.Transient(err) {
+		if !unfinished {
 			return err
 		}
 		// Hosts wait to be ended: that must not wait for GitHub.
-		logger.Error("GitHub is away; going on with what is unfinished", zap.Error(err))
+		logger.Error("the scale set cannot be had; going on with what is unfinished", zap.Error(err))
 	}
 	opts.Queue, opts.Registrar = scaleSet, scaleSet
 	return nil

@@ -109,7 +109,7 @@ func (s *State) checkReported(v verdict, e Reported) error {
 	switch {
 	case job == nil:
 		return v.breaks(3, "unknown-job", "reported started without having been offered")
-	case job.Reported != nil:
+	case job.Reported != nil || e.MessageID <= job.Before:
 		return ErrRecorded
 	}
 	return nil
@@ -122,7 +122,7 @@ func (s *State) checkConcluded(v verdict, e Concluded) error {
 		return v.breaks(3, "unknown-job", "concluded without having been offered")
 	case job.Concluded != nil:
 		return ErrRecorded
-	case job.Requeued && e.MessageID <= job.Offered.Event.MessageID:
+	case e.MessageID <= job.Before:
 		return ErrRecorded // the end of the assignment before this one
 	}
 	return nil
@@ -274,9 +274,10 @@ func (s *State) checkStarted(v verdict, r *Runner, e Started) error {
 		return v.breaks(3, "decision", "started although the policy gave reasons against it")
 	}
 	f := job.Authorized.Event.Facts
-	if c := e.Claims; c.RunID != f.RunID || c.RunAttempt != f.RunAttempt || c.RepositoryID != f.RepositoryID {
-		return v.breaks(3, "other-job", "the token is of run %d attempt %d, authorized was run %d attempt %d",
-			c.RunID, c.RunAttempt, f.RunID, f.RunAttempt)
+	if c := e.Claims; c.RunID != f.RunID || c.RunAttempt != f.RunAttempt || c.RepositoryID != f.RepositoryID ||
+		f.CheckRunID != 0 && c.CheckRunID != f.CheckRunID {
+		return v.breaks(3, "other-job", "the token is of run %d attempt %d check run %d, authorized was run %d attempt %d check run %d",
+			c.RunID, c.RunAttempt, c.CheckRunID, f.RunID, f.RunAttempt, f.CheckRunID)
 	}
 	return nil
 }

@@ -6,9 +6,11 @@ import "time"
 type Kind string
 
 // The kinds of event. A job's chain is offered, then authorized or denied,
-// then concluded. A runner's chain is claimed, bound, released, then started,
-// refused or retired, completed when a job ran to its end, and always
-// teardown, terminated, sealed.
+// perhaps reported, then concluded; a job that GitHub took back is offered
+// again. A runner's chain is claimed, bound, released, then started, refused or
+// retired, completed when a job ran to its end, and always teardown, ending,
+// terminated, sealed, with overdue in between when it is late. Cancelled stands
+// in either.
 const (
 	KindOpened    Kind = "opened"
 	KindHeartbeat Kind = "heartbeat"

@@ -175,7 +175,7 @@ func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
 	case r == nil:
 	case r.Refused != nil && r.Refused.Event.Claims != nil:
 		return r.Refused.Event.Claims.Repository, r.Refused.Event.Claims.RunID, true
-	case r.Started != nil:
+	case r.Started != nil && !(r.Retired != nil && r.Retired.Event.Cause == CauseSecondJob):
 		return r.Started.Event.Claims.Repository, r.Started.Event.Claims.RunID, true
 	default:
 		if j := s.reportedOn(name); j != nil {
@@ -187,6 +187,12 @@ func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
 
 // seal waits a little for GitHub's result, so that the statement carries it.
 func (p *planner) seal(r *Runner) {
+	if p.mustCancel(r) {
+		p.add(Task{Kind: TaskCancel, Runner: r.Name()})
+		if !p.due(r.Terminated.At, p.lim.ConcludeGrace) {
+			return
+		}
+	}
 	if r.Started != nil {
 		job := p.Jobs[r.Started.Event.Job]
 		if job.Concluded == nil && !p.due(r.Terminated.At, p.lim.ConcludeGrace) {
@@ -197,6 +203,9 @@ func (p *planner) seal(r *Runner) {
 }
 
 func (p *planner) job(id JobID, j *Job) {
+	if j.Concluded == nil && j.Reported != nil && j.Runner == "" {
+		p.hookMissing(j)
+	}
 	switch {
 	case j.Concluded != nil:
 	case j.Denied != nil || p.foreign(j):
@@ -211,8 +220,6 @@ func (p *planner) job(id JobID, j *Job) {
 		default:
 			p.add(Task{Kind: TaskDecide, Job: id})
 		}
-	case j.Reported != nil && j.Runner == "":
-		p.hookMissing(j)
 	}
 }
 

@@ -26,8 +26,11 @@ type Job struct {
 	Runner Name
 	// Spent counts the runners made for this job that ended without any job.
 	Spent int
-	// Requeued says that GitHub took the job back and assigned it again.
-	Requeued bool
+	// Refused says that it reached a runner and was not allowed to start.
+	Refused bool
+	// Before is the message that ended the assignment before this one: GitHub
+	// takes back a job that found no runner and assigns it again.
+	Before int64
 }
 
 // Runner is all that the log says about one runner and its host.
@@ -108,7 +111,7 @@ func (j *Job) Phase() Kind {
 // GitHub says has a runner waits no more, whatever becomes of that runner: it
 // is never given to another.
 func (j *Job) waiting() bool {
-	return j.Authorized != nil && j.Runner == "" && j.Reported == nil && j.Concluded == nil
+	return j.Authorized != nil && j.Runner == "" && !j.Refused && j.Reported == nil && j.Concluded == nil
 }
 
 // idle says that the runner could still take a job.
@@ -157,7 +160,8 @@ func NewState() *State {
 // told so has nothing left to do: redelivery is a no-op.
 var ErrRecorded = errors.New("already recorded")
 
-// Violation says that an event would break an invariant of DESIGN. The daemon
+// Violation says that an event would break one of the invariants that
+// evidence.Meaning puts into words. The daemon
 // never writes such an event; the verifier reports one that stands in a log.
 type Violation struct {
 	// Invariant is the number of the invariant, Rule its code in documents.
@@ -208,7 +212,7 @@ func (s *State) fold(rec Record) {
 		// A job that was given back to the queue is offered, and decided, anew.
 		job := &Job{Offered: *of(rec, e)}
 		if old := s.Jobs[e.Job]; old != nil {
-			job.Spent, job.Requeued = old.Spent, true
+			job.Spent, job.Before = old.Spent, old.Concluded.Event.MessageID
 		}
 		s.Jobs[e.Job] = job
 	case Authorized:
@@ -240,6 +244,9 @@ func (s *State) foldRunner(rec Record) {
 		s.Jobs[e.Job].Runner = e.Runner
 	case Refused:
 		s.Runners[e.Runner].Refused = of(rec, e)
+		if job := s.Jobs[e.Job]; job != nil && job.Authorized != nil {
+			job.Refused = true
+		}
 	case Retired:
 		r := s.Runners[e.Runner]
 		r.Retired = of(rec, e)

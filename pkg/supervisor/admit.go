@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	"go.uber.org/zap"
@@ -44,14 +45,14 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 	offered := job.Offered.Event
 	facts, err := s.GitHub.Facts(ctx, offered)
 	if err != nil {
-		return false, fmt.Errorf("gather facts: %w", err)
+		return false, fmt.Errorf("%w: gather facts: %w", errNoVerdict, err)
 	}
 	decision, err := s.decide(ctx, runner.Question{Gate: runner.GateAdmission, Job: &offered, Facts: &facts})
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("%w: %w", errNoVerdict, err)
 	}
 	if slices.Equal(decision.Reasons, []string{reasonCoolingOff}) {
-		return false, nil // time alone mends it; after DecideBy it is a denial
+		return false, errCoolingOff
 	}
 	if decision.Allowed() {
 		err = s.record(ctx, runner.Authorized{Job: id, Facts: facts, Decision: decision})
@@ -61,13 +62,20 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 	return err == nil, err
 }
 
-// taskDeny ends a job whose facts stayed unknown for too long. They are asked
-// for once more: it may have been we who were away.
+// errNoVerdict says that the policy could not be asked, or gave no answer.
+var errNoVerdict = errors.New("no verdict")
+
+// errCoolingOff says that an approval has to stand for longer. Time alone mends
+// it, so it never becomes a denial by itself.
+var errCoolingOff = errors.New("the approval has not stood long enough yet")
+
+// taskDeny ends a job about which no verdict could be had for too long. It is
+// asked about once more: it may have been we who were away.
 func (s *Supervisor) taskDeny(ctx context.Context, id runner.JobID) (bool, error) {
 	ask, cancel := context.WithTimeout(ctx, s.CallTimeout/2)
 	defer cancel()
-	if done, err := s.taskDecide(ask, id); done {
-		return true, err
+	if done, err := s.taskDecide(ask, id); !errors.Is(err, errNoVerdict) {
+		return done, err
 	}
 	job, err := s.jobOf(ctx, id)
 	if err != nil {
@@ -152,10 +160,11 @@ func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, erro
 	}
 	name := s.NewName()
 	_, err = s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
-		job := st.Jobs[id]
-		if job == nil || job.Authorized == nil {
-			return nil, fmt.Errorf("job %s is not authorized", id)
+		// The plan that asked for this may be older than another claim.
+		if tasks, _ := st.Next(time.Now(), s.Limits); !slices.Contains(tasks, runner.Task{Kind: runner.TaskClaim, Job: id}) {
+			return nil, runner.ErrRecorded
 		}
+		job := st.Jobs[id]
 		for _, h := range hosts {
 			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
 				return runner.Claimed{Runner: name, Cause: id, Authorized: job.Authorized.Digest, Host: h}, nil

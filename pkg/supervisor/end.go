@@ -86,7 +86,9 @@ func (s *Supervisor) taskTeardown(ctx context.Context, task runner.Task) (bool, 
 	if r.Teardown == nil {
 		// The pod goes whatever the cloud says: a job may be in it that was
 		// never allowed.
-		podErr := s.Cluster.DeletePod(ctx, task.Runner, podGrace)
+		podCtx, cancel := context.WithTimeout(ctx, s.CallTimeout/4)
+		podErr := s.Cluster.DeletePod(podCtx, task.Runner, podGrace)
+		cancel()
 		progress, err := s.intend(ctx, r)
 		return progress, errors.Join(err, podErr)
 	}
@@ -201,8 +203,8 @@ func (e *ending) endRegistration(ctx context.Context) error {
 	return fmt.Errorf("remove the registration: %w", err)
 }
 
-// endInstance asks once and then only looks, until the instance was seen
-// terminated and its volumes are gone. The pod goes first, so that draining
+// endInstance asks until the instance was seen on its way out, and then only
+// looks, until it was seen terminated and its volumes are gone. The pod goes first, so that draining
 // the node is instant, but not for ever.
 func (e *ending) endInstance(ctx context.Context) error {
 	name := e.r.Name()

@@ -13,13 +13,16 @@ import (
 )
 
 // waitedTooLong says that a hook has asked for longer than it may. A token that
-// expired on its way is renewed by the agent within this time. While our
-// session with the queue is not open the offer of an honest job may be waiting
-// behind it; then the runner's idle TTL bounds the wait.
+// expired on its way is renewed by the agent within this time. The time counts
+// from when our session with the queue opened: until then the offer of an
+// honest job may be waiting behind it, and the runner's idle TTL bounds the wait.
 func (s *Supervisor) waitedTooLong(name runner.Name) bool {
-	now := time.Now()
-	waited := now.Sub(s.gate.waitingSince(name, now))
-	return waited >= s.Limits.HookGrace && s.Queue.Health().Session == "open"
+	now, queue := time.Now(), s.Queue.Health()
+	since := s.gate.waitingSince(name, now)
+	if queue.SessionAge.After(since) {
+		since = queue.SessionAge
+	}
+	return queue.Session == "open" && now.Sub(since) >= s.Limits.HookGrace
 }
 
 // vouched asks the cluster whose token this is. Only the runner's own pod may
@@ -151,11 +154,11 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 		return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonRunnerOver}}, nil
 	}
 	if jobToken == "" {
-		return s.refuse(ctx, r, "", nil, nil, reasonNoToken)
+		return s.refuseUnnamed(ctx, r, reasonNoToken)
 	}
 	claims, err := s.Identity.Verify(ctx, jobToken, r.Bound.Digest.Audience(), time.Now())
 	if errors.Is(err, ErrTokenRejected) && s.waitedTooLong(name) {
-		return s.refuse(ctx, r, "", nil, nil, reasonBadToken)
+		return s.refuseUnnamed(ctx, r, reasonBadToken)
 	}
 	if err != nil {
 		return StartAnswer{}, fmt.Errorf("verify the job's token: %w", err)
@@ -174,10 +177,22 @@ func (s *Supervisor) sameJob(ctx context.Context, r *runner.Runner, claims runne
 	if was.RunID == claims.RunID && was.RunAttempt == claims.RunAttempt && was.CheckRunID == claims.CheckRunID {
 		return StartAnswer{Verdict: StartAllowed, Record: r.Started.Digest}, nil
 	}
+	return s.endForSecondJob(ctx, r)
+}
+
+func (s *Supervisor) endForSecondJob(ctx context.Context, r *runner.Runner) (StartAnswer, error) {
 	if _, err := s.retire(ctx, r.Name(), runner.CauseSecondJob, ""); err != nil && !errors.Is(err, runner.ErrRecorded) {
 		return StartAnswer{}, err
 	}
-	return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonNotAuthorized}}, nil
+	return StartAnswer{Verdict: StartRefused, Reasons: []string{string(runner.CauseSecondJob)}}, nil
+}
+
+// refuseUnnamed refuses a job that did not show which one it is.
+func (s *Supervisor) refuseUnnamed(ctx context.Context, r *runner.Runner, reason string) (StartAnswer, error) {
+	if r.Started != nil {
+		return s.endForSecondJob(ctx, r)
+	}
+	return s.refuse(ctx, r, "", nil, nil, reason)
 }
 
 // judge finds the job that the token speaks of and asks the policy again, with
@@ -207,6 +222,9 @@ func (s *Supervisor) judge(ctx context.Context, r *runner.Runner, claims runner.
 	undecided := job == nil || job.Authorized == nil && job.Denied == nil
 	if undecided && onlyUnauthorized(decision.Reasons) {
 		return s.pending(ctx, r, claims, job, nil)
+	}
+	if slices.Equal(decision.Reasons, []string{reasonCoolingOff}) {
+		return s.pending(ctx, r, claims, job, nil) // time alone mends it
 	}
 	if job == nil || job.Authorized == nil {
 		decision.Reasons = withReason(decision.Reasons, reasonNotAuthorized)
@@ -240,12 +258,7 @@ func (s *Supervisor) match(ctx context.Context, name runner.Name, c runner.Claim
 				fits = append(fits, j)
 			}
 		}
-		if len(fits) > 0 {
-			best := slices.MinFunc(fits, func(a, b *runner.Job) int {
-				return cmp.Or(cmp.Compare(preference(a), preference(b)), cmp.Compare(a.Offered.Index, b.Offered.Index))
-			})
-			found = new(*best)
-		}
+		found = preferred(fits)
 		return nil
 	})
 	return found, err
@@ -268,18 +281,46 @@ func fitsClaims(j *runner.Job, c runner.Claims) bool {
 	return facts.RunAttempt == c.RunAttempt && (facts.CheckRunID == 0 || facts.CheckRunID == c.CheckRunID)
 }
 
-// preference puts the job first that GitHub itself says is here, then the
-// authorized, then the undecided.
+// preferred is a copy of the one job that the token is of, nil when that is not
+// known: of several jobs of one run that nothing tells apart, none is guessed.
+// GitHub will report which one it is.
+func preferred(fits []*runner.Job) *runner.Job {
+	if len(fits) == 0 {
+		return nil
+	}
+	best := slices.MinFunc(fits, func(a, b *runner.Job) int {
+		return cmp.Or(cmp.Compare(preference(a), preference(b)), cmp.Compare(a.Offered.Index, b.Offered.Index))
+	})
+	rank, ties := preference(best), 0
+	for _, j := range fits {
+		if preference(j) == rank {
+			ties++
+		}
+	}
+	if ties > 1 && rank > namesItself {
+		return nil
+	}
+	return new(*best)
+}
+
+// namesItself is the last rank of preference that tells jobs of one run apart.
+const namesItself = 1
+
+// preference puts the job first that GitHub itself says is here, then an
+// authorized one of this very check run, then other authorized, undecided and
+// denied ones.
 func preference(j *runner.Job) int {
 	switch {
 	case j.Reported != nil:
 		return 0
+	case j.Authorized != nil && j.Authorized.Event.Facts.CheckRunID != 0:
+		return namesItself
 	case j.Authorized != nil:
-		return 1
-	case j.Denied == nil:
 		return 2
+	case j.Denied == nil:
+		return 3
 	}
-	return 3
+	return 4
 }
 
 // pending leaves the hook blocked. A job for which no answer can be had in

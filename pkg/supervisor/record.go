@@ -25,7 +25,7 @@ const (
 )
 
 // errClock says that the clock cannot be trusted.
-var errClock = errors.New("the clock is behind the last record")
+var errClock = errors.New("the clock cannot be trusted: mend it and restart")
 
 // locked runs f with the turn to read and change the state.
 func (s *Supervisor) locked(ctx context.Context, f func() error) error {
@@ -80,6 +80,13 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 	if err := s.state.Check(e, at); err != nil {
 		return runner.Record{}, err
 	}
+	switch e.(type) {
+	case runner.Authorized, runner.Claimed, runner.Released, runner.Started:
+		// Ending goes on by any clock; beginning does not.
+		if problem := s.clockProblem(s.state.LastAt); problem != "" {
+			return runner.Record{}, fmt.Errorf("%s: %w", problem, errClock)
+		}
+	}
 	rec, err := s.Ledger.Append(ctx, at, e)
 	if err != nil {
 		s.lost(err)
@@ -98,7 +105,7 @@ func (s *Supervisor) stamp() (time.Time, error) {
 	case behind <= clockSlack:
 		return s.state.LastAt, nil
 	}
-	return time.Time{}, fmt.Errorf("%w by %s: mend the clock of this machine", errClock, behind.Round(time.Second))
+	return time.Time{}, fmt.Errorf("the clock is %s behind the last record: %w", behind.Round(time.Second), errClock)
 }
 
 // clockProblem says why the clock cannot be trusted, empty if it can: it is

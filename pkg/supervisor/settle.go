@@ -58,17 +58,18 @@ func surveyEvery(tick time.Duration) time.Duration { return 5 * tick }
 
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
 	err = s.locked(ctx, func() error {
-		away := s.recover(ctx)
+		bounded, cancel := context.WithTimeout(ctx, s.CallTimeout)
+		away := s.recover(bounded)
+		cancel()
 		tasks, next = s.state.Next(time.Now(), s.Limits)
 		if away != nil {
-			// Nothing new may begin, and what was begun must end: a host whose
-			// teardown is on record is ended and watched; only the record of
-			// its end has to wait.
+			// Nothing new may begin, and what was begun must end: pods of ended
+			// runners are deleted, and hosts whose teardown is on record are
+			// ended and watched; only the record of their end has to wait.
 			s.Logger.Error("the log is away; only ending what is to end", zap.Error(away))
-			tasks = slices.DeleteFunc(tasks, func(t runner.Task) bool {
-				return t.Kind != runner.TaskTeardown || s.state.Runners[t.Runner].Teardown == nil
-			})
+			tasks = slices.DeleteFunc(tasks, func(t runner.Task) bool { return t.Kind != runner.TaskTeardown })
 		}
+		s.looked.Store(new(time.Now()))
 		s.publishLocked()
 		return nil
 	})

@@ -13,7 +13,7 @@ import (
 // is made whenever the state changes and handed out as it is.
 func (s *Supervisor) View() View {
 	v := *s.view.Load()
-	v.Now = time.Now()
+	v.Now, v.LoopAt = time.Now(), *s.looked.Load()
 	v.Queue = s.Queue.Health()
 	v.Hosts = *s.hosts.Load()
 	v.Checks = s.checks(v)
@@ -38,12 +38,13 @@ func (s *Supervisor) View() View {
 	return v
 }
 
-// pollStale is how old the last poll may be: a long poll lasts 50 seconds.
-const pollStale = 2 * time.Minute
+// pollStale is how old the last answered poll may be. A poll that may not be
+// cut short comes at least every 60 s and lasts up to 50 s.
+const pollStale = 3 * time.Minute
 
 // loopStale is how long a round of the settle loop may take. It waits for the
-// ledger only.
-const loopStale = time.Minute
+// ledger, and for a place when all are taken by calls that hang.
+const loopStale = 2 * time.Minute
 
 // checks are the conditions of readiness. Each can fail.
 func (s *Supervisor) checks(v View) []HealthCheck {
@@ -93,7 +94,7 @@ func (s *Supervisor) publish() {
 func (s *Supervisor) publishLocked() {
 	now, st := time.Now(), s.state
 	v := View{
-		Version: s.Version, StartedAt: s.started, LoopAt: now, Leading: true, Max: s.Limits.MaxRunners,
+		Version: s.Version, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
 		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
 		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}

@@ -8,9 +8,9 @@ import (
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// sightings remember what was seen of instances that are ending. They are
-// memory only: after a restart the instance is looked at again, which EC2
-// allows for about an hour after its end.
+// sightings remember what was seen of instances that are ending, for the
+// terminated record. That an instance was seen ending at all is a record of its
+// own, so that a restart does not lose it.
 type sightings struct {
 	mu  sync.Mutex
 	all map[runner.Name]*sighting

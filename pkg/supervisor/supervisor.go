@@ -84,7 +84,9 @@ type Supervisor struct {
 	sight *sightings
 	hosts atomic.Pointer[[]HostView]
 	view  atomic.Pointer[View]
-	fatal chan error
+	// looked is when the settle loop last looked at its work.
+	looked atomic.Pointer[time.Time]
+	fatal  chan error
 }
 
 // New folds the records that are already in the ledger. Nothing is written or
@@ -110,6 +112,7 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		}
 	}
 	s.hosts.Store(&[]HostView{})
+	s.looked.Store(&s.started)
 	s.turn <- struct{}{}
 	s.publish()
 	return s, nil
@@ -265,7 +268,7 @@ func (s *Supervisor) inOrder(ctx context.Context, msg Message) ([]runner.Event, 
 				continue
 			}
 			job := s.state.Jobs[offered.Job]
-			if job != nil && job.Runner == "" && job.Offered.Event.MessageID < msg.ID {
+			if job != nil && job.Runner == "" && job.Concluded == nil && job.Offered.Event.MessageID < msg.ID {
 				first = append(first, concluded[offered.Job])
 			}
 		}
