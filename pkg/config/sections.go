@@ -91,6 +91,8 @@ func (v *validation) limits() {
 	v.before("limits.idleTTL", l.IdleTTL, "limits.jobTTL", l.JobTTL)
 	v.before("limits.surplusGrace", l.SurplusGrace, "limits.idleTTL", l.IdleTTL)
 	v.before("limits.hookGrace", l.HookGrace, "limits.jobTTL", l.JobTTL)
+	// After a restart an approval is young again; the hook has to outwait that.
+	v.before("pool.coolOff", v.Pool.CoolOff, "limits.hookGrace", l.HookGrace)
 	// The authorization has to last until a runner that was made for it idles out.
 	v.before("limits.idleTTL", l.IdleTTL, "pool.maxStartAge", v.Pool.MaxStartAge)
 	if t := v.Supervisor.Tick; t < 10*time.Millisecond || t > time.Minute {

@@ -42,6 +42,8 @@ type faults struct {
 	log     []string
 	fired   string
 	crash   func()
+	// away makes the store refuse every write.
+	away bool
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
 }
@@ -84,10 +86,11 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 	return fmt.Errorf("%s: %w", op, errInjected)
 }
 
-func (f *faults) operations() []string {
+// setAway takes the store away, or brings it back.
+func (f *faults) setAway(away bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]string{}, f.log...)
+	f.away = away
 }
 
 // faultyStore spoils what lies under the log, so that the log's own recovery
@@ -101,6 +104,12 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	folder, _, _ := strings.Cut(name, "/")
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	away := s.away
+	s.mu.Unlock()
+	if away {
+		return errInjected
 	}
 	return s.around(ctx, "create "+folder, func() error { return s.Store.Create(ctx, name, data) })
 }
