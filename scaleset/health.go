@@ -83,9 +83,9 @@ func (s *ScaleSet) skip(messageID int, err error) {
 	s.log.Error("skipped a job that cannot be recorded", zap.Int("message_id", messageID), zap.Error(err))
 }
 
-// count keeps GitHub's counters and returns the latest ones. A message without
+// count keeps GitHub's counters. A message without
 // counters says nothing about them.
-func (s *ScaleSet) count(st *upstream.RunnerScaleSetStatistic) supervisor.Statistics {
+func (s *ScaleSet) count(st *upstream.RunnerScaleSetStatistic) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st != nil {
@@ -95,5 +95,4 @@ func (s *ScaleSet) count(st *upstream.RunnerScaleSetStatistic) supervisor.Statis
 			Registered: st.TotalRegisteredRunners, Busy: st.TotalBusyRunners, Idle: st.TotalIdleRunners,
 		}
 	}
-	return s.health.Statistics
 }

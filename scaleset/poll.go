@@ -150,7 +150,7 @@ func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.Runne
 		return last, nil
 	}
 	m, skipped := convert(msg)
-	m.Statistics = s.count(msg.Statistics)
+	s.count(msg.Statistics)
 	if err := observe(ctx, m); err != nil {
 		return last, &Error{Op: "record message", Cause: err}
 	}

@@ -98,7 +98,7 @@ func TestSimOneJobFromOfferToConclusion(t *testing.T) {
 				l.mu.Unlock()
 				run := h.dispatch(t)
 				pass(time.Second)
-				if got := l.messages(); len(got) == 0 || got[len(got)-1].Statistics.Assigned != 1 {
+				if got := l.messages(); len(got) == 0 || l.Health().Statistics.Assigned != 1 {
 					t.Fatalf("observed %+v, want one assigned job", got)
 				}
 				if want := []runner.Kind{runner.KindOffered}; !slices.Equal(kinds(l.messages()), want) || ackedAtRecord < 0 {

@@ -47,9 +47,8 @@ type Ledger interface {
 // Message is what GitHub's queue said at once. Events are in the order in
 // which they must be recorded.
 type Message struct {
-	ID         int64
-	Events     []runner.Event // Offered, Reported, Concluded
-	Statistics Statistics
+	ID     int64
+	Events []runner.Event // Offered, Reported, Concluded
 }
 
 // Statistics are GitHub's own counters of the scale set.
