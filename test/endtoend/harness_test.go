@@ -494,8 +494,11 @@ func (p overPipe) RoundTrip(req *http.Request) (*http.Response, error) {
 	return p.Transport.RoundTrip(plain)
 }
 
-// wholeBody reads an answer to its end before it is decoded. The SDK decodes
-// while it reads, and a pipe, unlike a socket, holds nothing back for it.
+// wholeBody reads an answer to its end before the SDK sees it. The SDK closes a
+// request's body as soon as it has the head of the answer (smithy-go,
+// ClientHandler). A peer in the same process answers so soon that the transport
+// may not have seen the end of that body yet; then it drops the connection in
+// the middle of the answer.
 type wholeBody struct{ *http.Transport }
 
 func (w wholeBody) RoundTrip(req *http.Request) (*http.Response, error) {
