@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -38,7 +39,7 @@ func (p Problem) String() string {
 }
 
 // Problems is the error of a configuration that is refused: everything that is
-// wrong with it, in the order of the file.
+// wrong with it, in the order of the file, and then what is missing.
 type Problems struct{ List []Problem }
 
 // Error is one problem a line.
@@ -58,9 +59,18 @@ func (p *Problems) err() error {
 		return nil
 	}
 	slices.SortStableFunc(p.List, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.order(), b.order()), cmp.Compare(a.Col, b.Col))
 	})
 	return p
+}
+
+// order puts what is wrong at a place before what is missing altogether: a
+// misspelt key explains the missing one.
+func (p Problem) order() int {
+	if p.Line == 0 {
+		return math.MaxInt
+	}
+	return p.Line
 }
 
 // nearest is the candidate with the fewest edits from word, empty when none is
