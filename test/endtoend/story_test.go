@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,10 +91,11 @@ func TestSelfApprovedDeployIsDeniedBeforeARunnerExists(t *testing.T) {
 // TestUnauthorizedJobIsRefusedAtTheHost hands a runner that was made for an
 // approved job to a job of a branch-pinned workflow.
 func TestUnauthorizedJobIsRefusedAtTheHost(t *testing.T) {
-	var approved string
+	var held atomic.Value // the approved job, until GitHub hands it out
+	held.Store("")
 	run(t, options{at: -1, hosts: 3, assign: func(job string, idle []string) string {
-		if job == approved && len(idle) == 1 && idle[0] != "" {
-			return "" // GitHub gives it to nobody yet
+		if job == held.Load() {
+			return ""
 		}
 		return idle[0]
 	}}, func(t *testing.T, b *bench) {
@@ -102,7 +104,7 @@ func TestUnauthorizedJobIsRefusedAtTheHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		approved = run.JobID
+		held.Store(run.JobID)
 		if err := b.world.GitHub.Approve(run.ID, "carol"); err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +113,7 @@ func TestUnauthorizedJobIsRefusedAtTheHost(t *testing.T) {
 		bad.JobWorkflowRef = world.BranchWorkflow
 		thief := b.dispatch(bad, "carol")
 		b.until("refused", 5*time.Minute, func() bool { return b.ended(runner.OutcomeRefused) != nil })
-		approved = "" // from here on GitHub hands out the good job
+		held.Store("")
 		b.until("the good job is sealed", 20*time.Minute, func() bool { return b.sealed(run.JobID) != nil })
 		refused := b.ended(runner.OutcomeRefused)
 		if got := refused.Refused.Event.Decision.Reasons; !slices.Contains(got, "workflow-not-tag-pinned") {
