@@ -55,7 +55,7 @@ func (s *ScaleSet) failing(err error, n int) {
 	}
 }
 
-// polled notes an answered poll.
+// polled notes a poll that was answered and handled.
 func (s *ScaleSet) polled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
