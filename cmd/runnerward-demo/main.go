@@ -47,12 +47,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "runnerward-demo: unexpected argument %q\n", flags.Arg(0))
 		return 2
 	}
-	if err := demo(ctx, opts, stdout); err != nil {
+	err := demo(ctx, opts, stdout)
+	if misuse, ok := errors.AsType[*usageError](err); ok {
+		fmt.Fprintln(stderr, "runnerward-demo:", misuse.what)
+		return 2
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "\nrunnerward-demo: the story did not hold:", err)
 		return 1
 	}
 	return 0
 }
+
+// usageError is a story that could not begin.
+type usageError struct{ what string }
+
+func (e *usageError) Error() string { return e.what }
 
 // demo plays the story in a folder, which is removed when nobody asked for it
 // and nothing failed.
@@ -65,7 +75,7 @@ func demo(ctx context.Context, opts options, out io.Writer) (err error) {
 		opts.binary = filepath.Join(filepath.Dir(self), "runnerward")
 	}
 	if _, err := os.Stat(opts.binary); err != nil {
-		return fmt.Errorf("the production binary is needed: %w (build it with 'make build')", err)
+		return &usageError{fmt.Sprintf("the production binary is needed: %v (build it with 'make build')", err)}
 	}
 	if opts.keep = opts.dir != ""; !opts.keep {
 		if opts.dir, err = os.MkdirTemp("", "runnerward-demo-"); err != nil {
@@ -83,7 +93,7 @@ func demo(ctx context.Context, opts options, out io.Writer) (err error) {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(opts.dir, "ledger")); err == nil {
-		return fmt.Errorf("%s holds a ledger already: a log is never begun twice; give another --dir", opts.dir)
+		return &usageError{opts.dir + " holds a ledger already: a log is never begun twice; give another --dir"}
 	}
 	s, err := newStage(ctx, opts, out)
 	if err != nil {

@@ -232,7 +232,7 @@ func TestFreezeStopsAdmissionAndNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", time.Second), "carol")
-		pause(t.Context(), 4*time.Minute)
+		pause(t.Context(), 8*time.Minute)
 		if n := len(b.state().Runners); n != 0 {
 			t.Fatalf("%d runners were made while frozen", n)
 		}
