@@ -133,18 +133,19 @@ type Server struct {
 	cfg Config
 	mux *http.ServeMux
 
-	mu      sync.Mutex
-	state   state
-	settled time.Time     // up to when transitions have been made
-	wake    chan struct{} // closed and replaced at each change
-	closed  bool
-	rng     *rand.Rand
-	keys    []signingKey
-	secret  []byte
-	creds   map[string]credential
-	log     []Request
-	faults  []*Fault
-	limit   rateWindow
+	mu         sync.Mutex
+	state      state
+	settled    time.Time     // up to when transitions have been made
+	wake       chan struct{} // closed and replaced at each change
+	closed     bool
+	rng        *rand.Rand
+	keys       []signingKey
+	secret     []byte
+	creds      map[string]credential
+	log        []Request
+	faults     []*Fault
+	limit      rateWindow
+	happenings []happening
 }
 
 // New makes a GitHub with one organization and its default runner group.

@@ -27,6 +27,9 @@ type Environment struct {
 	CanAdminsBypass bool
 	// Policies, if any, are custom deployment branch and tag policies.
 	Policies []BranchPolicy
+	// ProtectionApps are the slugs of the Apps that protect the environment as
+	// custom deployment protection rules: each has to approve.
+	ProtectionApps []string
 }
 
 // BranchPolicy admits refs to an environment; Type is branch or tag, Name a
