@@ -41,10 +41,15 @@ type Config struct {
 	IdleReap time.Duration
 	// Token is a personal access token that REST calls may carry.
 	Token string
+	// TokenUser is whose token it is, empty for nobody's: then it cannot review.
+	TokenUser string
 	// AppClientID, AppInstallationID and AppKey admit a GitHub App.
 	AppClientID       string
 	AppInstallationID int64
 	AppKey            *rsa.PublicKey
+	// AppSlug names the App where environments list it, default runnerward.
+	AppSlug string
+	Webhook Webhook
 	// SigningKey signs ID tokens until [Server.RotateKeys]; nil makes one. Many
 	// simulators of one test binary may share a key.
 	SigningKey *rsa.PrivateKey
@@ -125,6 +130,9 @@ func (c *Config) defaults() {
 	if c.OrgID == 0 {
 		c.OrgID = 65
 	}
+	if c.AppSlug == "" {
+		c.AppSlug = "runnerward"
+	}
 	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
 }
 
@@ -133,19 +141,21 @@ type Server struct {
 	cfg Config
 	mux *http.ServeMux
 
-	mu         sync.Mutex
-	state      state
-	settled    time.Time     // up to when transitions have been made
-	wake       chan struct{} // closed and replaced at each change
-	closed     bool
-	rng        *rand.Rand
-	keys       []signingKey
-	secret     []byte
-	creds      map[string]credential
-	log        []Request
-	faults     []*Fault
-	limit      rateWindow
-	happenings []happening
+	mu      sync.Mutex
+	state   state
+	settled time.Time     // up to when transitions have been made
+	wake    chan struct{} // closed and replaced at each change
+	closed  bool
+	rng     *rand.Rand
+	keys    []signingKey
+	secret  []byte
+	creds   map[string]credential
+	log     []Request
+	faults  []*Fault
+	limit   rateWindow
+
+	deliveries   []delivery
+	nextDelivery int64
 }
 
 // New makes a GitHub with one organization and its default runner group.

@@ -35,8 +35,8 @@ func (s *Server) Dispatch(spec RunSpec) (Run, error) {
 	if actor == nil || triggering == nil || author == nil {
 		return Run{}, fmt.Errorf("no account %q, %q or %q", spec.Actor, spec.TriggeringActor, spec.HeadAuthor)
 	}
-	if spec.Tag != "" {
-		r.tags[spec.Tag] = spec.HeadSHA
+	if spec.Tag != "" && r.tags[spec.Tag] != spec.HeadSHA {
+		s.pushTag(r, spec.Tag, spec.HeadSHA, actor)
 	}
 	r.commits[spec.HeadSHA] = author
 	r.runs++
@@ -101,9 +101,18 @@ func (s *Server) enterEnvironment(j *job) {
 		return
 	}
 	j.waitUntil = j.CreatedAt.Add(j.env.WaitTimer)
-	j.approved = !j.env.hasReviewers()
-	if !j.approved || j.env.WaitTimer > 0 {
+	j.approved, j.rules = !j.env.hasReviewers(), map[string]*protection{}
+	for _, slug := range j.env.ProtectionApps {
+		j.rules[slug] = &protection{}
+	}
+	if !j.approved || j.env.WaitTimer > 0 || len(j.rules) > 0 {
 		j.Status, j.QueuedAt = "waiting", time.Time{}
+	}
+	if !j.approved {
+		s.emit(happening{event: "deployment_review", action: "requested", jobs: []*job{j}})
+	}
+	if j.rules[s.cfg.AppSlug] != nil {
+		s.emit(happening{event: "deployment_protection_rule", action: "requested", jobs: []*job{j}})
 	}
 }
 
@@ -167,6 +176,15 @@ func (s *Server) review(runID int64, login, verdict string) error {
 	if err != nil {
 		return err
 	}
+	return s.decideReview(j.run, login, verdict, "")
+}
+
+// decideReview is a review by whatever way it came.
+func (s *Server) decideReview(r *run, login, verdict, comment string) error {
+	j, err := s.waiting(r.id)
+	if err != nil {
+		return err
+	}
 	u := s.user(login)
 	if u == nil || !s.isReviewer(j.env, u) {
 		return fmt.Errorf("%s is not a reviewer of %s", login, j.env.Name)
@@ -174,7 +192,8 @@ func (s *Server) review(runID int64, login, verdict string) error {
 	if j.env.PreventSelfReview && u == j.attempt.triggering {
 		return fmt.Errorf("%s initiated this deployment and may not review it", login)
 	}
-	j.run.approvals = append(j.run.approvals, approval{j.env, verdict, u})
+	j.run.approvals = append(j.run.approvals, approval{j.env, verdict, u, time.Now(), comment})
+	s.emit(happening{event: "deployment_review", action: verdict, jobs: []*job{j}, by: u, comment: comment})
 	if j.approved = verdict == "approved"; !j.approved {
 		s.complete(j, "failure", time.Now())
 	}
@@ -211,6 +230,7 @@ func (s *Server) Bypass(runID int64) error {
 		return errors.New("the environment does not allow administrators to bypass its rules")
 	}
 	j.approved, j.waitUntil = true, time.Now()
+	clear(j.rules)
 	s.changed()
 	return nil
 }

@@ -39,6 +39,18 @@ func (s *Server) routeREST() {
 	handle("GET "+repos, s.inRepo(s.getRepo))
 	handle("GET "+repos+"/git/ref/tags/{tag...}", s.inRepo(s.getTagRef))
 	handle("GET "+repos+"/commits/{ref...}", s.inRepo(s.getCommit))
+	handle("GET "+repos+"/commits/{ref}/pulls", s.inRepo(s.listCommitPulls))
+	handle("GET "+repos+"/activity", s.inRepo(s.listActivity))
+	handle("GET "+repos+"/environments", s.inRepo(s.listEnvironments))
+	handle("GET "+repos+"/environments/{env}/deployment_protection_rules", s.inRepo(s.withEnv(s.listProtectionRules)))
+	handle("GET "+orgs+"/audit-log", s.inOrg(s.listAuditLog))
+	handle("POST "+runs+"/pending_deployments", s.inRepo(s.withRun(s.reviewPending)))
+	handle("POST "+runs+"/deployment_protection_rule", s.inRepo(s.withRun(s.ruleDeployment)))
+	s.mux.HandleFunc("GET "+restPath+"/app/hook/deliveries", s.restAs(s.listDeliveries, kindApp))
+	s.mux.HandleFunc("GET "+restPath+"/app/hook/deliveries/{delivery}", s.restAs(s.getDelivery, kindApp))
+	s.mux.HandleFunc("POST "+restPath+"/app/hook/deliveries/{delivery}/attempts", s.restAs(s.redeliver, kindApp))
+	s.mux.HandleFunc("GET "+restPath+"/app/hook/config", s.restAs(s.getHookConfig, kindApp))
+	handle("GET "+restPath+"/rate_limit", s.getRateLimit)
 	handle("GET "+repos+"/environments/{env}", s.inRepo(s.withEnv(s.getEnvironment)))
 	handle("GET "+repos+"/environments/{env}/deployment-branch-policies", s.inRepo(s.withEnv(s.listPolicies)))
 	handle("GET "+repos+"/actions/jobs/{job}", s.inRepo(s.getJob))
@@ -54,6 +66,11 @@ func (s *Server) routeREST() {
 
 // rest lets installation and personal tokens in, and counts their calls.
 func (s *Server) rest(h func(*http.Request) answer) http.HandlerFunc {
+	return s.restAs(h, kindInstallation, kindToken)
+}
+
+// restAs lets these kinds of credential in.
+func (s *Server) restAs(h func(*http.Request) answer, kinds ...string) http.HandlerFunc {
 	return s.allow(func(r *http.Request) answer {
 		header, exceeded := s.limit.count(time.Now(), s.cfg.RateLimit)
 		a := restError(http.StatusForbidden, "API rate limit exceeded for installation.")
@@ -65,8 +82,8 @@ func (s *Server) rest(h func(*http.Request) answer) http.HandlerFunc {
 		}
 		maps.Copy(a.header, header)
 		a.header["X-GitHub-Media-Type"] = "github.v3; format=json"
-		return a
-	}, kindInstallation, kindToken)
+		return s.tag(r, a)
+	}, kinds...)
 }
 
 // rateWindow is the primary rate limit: a number of calls in each hour.

@@ -95,7 +95,7 @@ func (s *Server) listApprovals(_ *http.Request, r *run) answer {
 	out := []map[string]any{}
 	for _, a := range r.approvals {
 		out = append(out, map[string]any{
-			"state": a.state, "comment": "", "user": s.showUser(a.by),
+			"state": a.state, "comment": a.comment, "user": s.showUser(a.by),
 			"environments": []map[string]any{{
 				"id": a.env.id, "node_id": fmt.Sprintf("EN_%d", a.env.id), "name": a.env.Name,
 				"url":        s.envURL(r.repo, a.env),

@@ -89,6 +89,10 @@ func (s *Server) referenced(r *run, a *attempt) []map[string]any {
 	return []map[string]any{m}
 }
 
+func (s *Server) jobURL(j *job) string {
+	return fmt.Sprintf("%s/%s/actions/runs/%d/job/%d", s.cfg.BaseURL, s.fullName(j.run.repo), j.RunID, j.CheckRunID)
+}
+
 func (s *Server) showJob(j *job) map[string]any {
 	base := s.rest3("/repos/" + s.fullName(j.run.repo))
 	m := map[string]any{
@@ -96,7 +100,7 @@ func (s *Server) showJob(j *job) map[string]any {
 		"run_url": fmt.Sprintf("%s/actions/runs/%d", base, j.RunID), "head_sha": j.run.spec.HeadSHA,
 		"head_branch": cmp.Or(j.run.spec.Tag, "main"), "name": j.Name, "status": j.Status,
 		"url":        fmt.Sprintf("%s/actions/jobs/%d", base, j.CheckRunID),
-		"html_url":   fmt.Sprintf("%s/%s/actions/runs/%d/job/%d", s.cfg.BaseURL, s.fullName(j.run.repo), j.RunID, j.CheckRunID),
+		"html_url":   s.jobURL(j),
 		"conclusion": orNull(j.Conclusion), "created_at": stamp(j.CreatedAt), "completed_at": stamp(j.CompletedAt),
 		"started_at":    stamp(j.CreatedAt),
 		"check_run_url": fmt.Sprintf("%s/check-runs/%d", base, j.CheckRunID), "labels": append([]string{}, j.Labels...),

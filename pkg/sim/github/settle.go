@@ -57,7 +57,7 @@ func (c *clock) due(t time.Time) bool {
 func (s *Server) settleJob(j *job, c *clock) {
 	switch j.Status {
 	case "waiting":
-		if j.approved && c.due(j.waitUntil) {
+		if j.approved && j.admitted() && c.due(j.waitUntil) {
 			j.Status, j.QueuedAt = "queued", c.now
 		}
 	case "queued":
@@ -81,6 +81,16 @@ func (s *Server) settleJob(j *job, c *clock) {
 			s.complete(j, "cancelled", j.CancelledAt.Add(cancelTimeout))
 		}
 	}
+}
+
+// admitted says that every App that protects the environment approved.
+func (j *job) admitted() bool {
+	for _, p := range j.rules {
+		if p.state != "approved" {
+			return false
+		}
+	}
+	return true
 }
 
 // withdraw takes an offer back from a runner.

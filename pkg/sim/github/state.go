@@ -38,8 +38,9 @@ func newState() state {
 }
 
 type user struct {
-	id    int64
-	login string
+	id     int64
+	login  string
+	nameID string // of the organization's identity provider
 }
 
 type team struct {
@@ -55,6 +56,9 @@ type repo struct {
 	tags    map[string]string
 	commits map[string]*user // sha to author, nil if GitHub knows no account
 	runs    int64
+	// pulls are the merged pull requests by the commit that they brought.
+	pulls      map[string][]pull
+	activities []activity
 }
 
 type environment struct {
@@ -101,6 +105,9 @@ type approval struct {
 	env   *environment
 	state string
 	by    *user
+	at    time.Time
+	// comment is what the reviewer wrote.
+	comment string
 }
 
 type job struct {
@@ -113,6 +120,8 @@ type job struct {
 
 	approved  bool
 	waitUntil time.Time
+	// rules are what the Apps that protect the environment said, by slug.
+	rules map[string]*protection
 
 	availableTo int64 // GHES: the set it is on offer to
 	offered     int64 // the agent that it was offered to
