@@ -46,6 +46,16 @@ type GitHub struct {
 	Proxy string `yaml:"proxy"`
 	// OIDCIssuer signs the tokens of jobs.
 	OIDCIssuer string `yaml:"oidcIssuer"`
+	// DeliveriesEvery is how often GitHub is asked what it told the App by
+	// webhook: the one source that says who approved which attempt, and when.
+	// 0s asks for nothing; it needs app.
+	DeliveriesEvery time.Duration `yaml:"deliveriesEvery"`
+	// AnswerDeployments makes the App answer as a custom deployment protection
+	// rule, so that a developer sees on GitHub's own page why not.
+	AnswerDeployments bool `yaml:"answerDeployments"`
+	// SAMLNames records whom the organization's identity provider knows an
+	// approver as. It needs the organization's audit log (Enterprise Cloud).
+	SAMLNames bool `yaml:"samlNames"`
 }
 
 // App is a GitHub App installed in the organization.
@@ -55,6 +65,9 @@ type App struct {
 	InstallationID int64  `yaml:"installationId"`
 	// PrivateKeyFile holds the App's private key in PEM, readable by us alone.
 	PrivateKeyFile string `yaml:"privateKeyFile"`
+	// PrivateKeyKMS is the ARN of an AWS KMS key that holds it instead: the
+	// key never leaves KMS.
+	PrivateKeyKMS string `yaml:"privateKeyKMS"`
 }
 
 // Pool says which jobs may run here. The policy judges by it.
@@ -236,7 +249,7 @@ type Log struct {
 // a decoder would merge a default list with a shorter one of the file.
 func defaults() Config {
 	return Config{
-		GitHub: GitHub{OIDCIssuer: "https://token.actions.githubusercontent.com"},
+		GitHub: GitHub{OIDCIssuer: "https://token.actions.githubusercontent.com", DeliveriesEvery: 15 * time.Second},
 		Pool:   Pool{MaxFactsAge: 2 * time.Minute, MaxTokenAge: 5 * time.Minute, MaxStartAge: time.Hour},
 		Limits: Limits{
 			MaxRunners: 6, MaxAttempts: 3,

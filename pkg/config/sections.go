@@ -26,11 +26,32 @@ func (v *validation) github() {
 	case !app && g.TokenFile == "":
 		v.report("github", "neither app nor tokenFile says how to sign in", "give github.app.clientId, installationId and privateKeyFile")
 	case app:
-		v.shaped("github.app.clientId", g.App.ClientID, isLabel)
-		v.id("github.app.installationId", g.App.InstallationID)
-		v.readable("github.app.privateKeyFile", g.App.PrivateKeyFile, secret)
+		v.app()
 	default:
 		v.readable("github.tokenFile", g.TokenFile, secret)
+		if g.AnswerDeployments {
+			v.report("github.answerDeployments", "only an App is asked about deployments", "sign in with github.app, or set it to false")
+		}
+	}
+	if d := g.DeliveriesEvery; d != 0 && (d < 5*time.Second || d > 10*time.Minute) {
+		v.report("github.deliveriesEvery", fmt.Sprintf("%s is out of range", d), "give 5s to 10m0s, or 0s to ask for nothing")
+	}
+	if g.AnswerDeployments && g.DeliveriesEvery == 0 {
+		v.report("github.answerDeployments", "GitHub's questions are not read", "give github.deliveriesEvery")
+	}
+}
+
+func (v *validation) app() {
+	app := v.GitHub.App
+	v.shaped("github.app.clientId", app.ClientID, isLabel)
+	v.id("github.app.installationId", app.InstallationID)
+	switch {
+	case app.PrivateKeyKMS != "" && app.PrivateKeyFile != "":
+		v.report("github.app.privateKeyKMS", "given besides privateKeyFile", "keep one of them")
+	case app.PrivateKeyKMS != "":
+		v.shaped("github.app.privateKeyKMS", app.PrivateKeyKMS, isKMSKey)
+	default:
+		v.readable("github.app.privateKeyFile", app.PrivateKeyFile, secret)
 	}
 }
 

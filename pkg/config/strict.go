@@ -118,6 +118,8 @@ func (s *strict) value(n *yaml.Node, t reflect.Type, path string) bool {
 		return s.section(n, t, path)
 	case t.Kind() == reflect.Slice:
 		s.list(n, t, path)
+	case t.Kind() == reflect.Bool:
+		s.truth(n, path)
 	case t.Kind() == reflect.String:
 		s.text(n, path)
 	default:
@@ -155,6 +157,14 @@ func (s *strict) integer(n *yaml.Node, t reflect.Type, path string) {
 	}
 	if err := n.Decode(reflect.New(t).Interface()); err != nil {
 		s.report(n, path, n.Value+" is too large", "write a smaller number")
+	}
+}
+
+// truth takes true and false only: YAML 1.1 readers take yes and on as well,
+// and others take them for text.
+func (s *strict) truth(n *yaml.Node, path string) {
+	if n.Kind != yaml.ScalarNode || n.Value != "true" && n.Value != "false" || n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+		s.report(n, path, found(n)+" where true or false is wanted", "write true or false, without quotes")
 	}
 }
 

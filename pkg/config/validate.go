@@ -41,6 +41,7 @@ var (
 	isMemory    = shape{regexp.MustCompile(`\A[1-9][0-9]{0,5}(Mi|Gi)\z`), "a size like 4Gi or 512Mi"}
 	isRegion    = shape{regexp.MustCompile(`\A[a-z]{2}(-[a-z]+)+-[0-9]\z`), "an AWS region like us-east-1"}
 	isAccount   = shape{regexp.MustCompile(`\A[0-9]{12}\z`), "12 digits in quotes"}
+	isKMSKey    = shape{regexp.MustCompile(`\Aarn:aws(-[a-z]+)*:kms:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:key/[A-Za-z0-9-]{1,64}\z`), "the ARN of a KMS key like arn:aws:kms:us-east-1:111122223333:key/UUID"}
 	isSubnet    = shape{regexp.MustCompile(`\Asubnet-[0-9a-f]{8,17}\z`), "a subnet id like subnet-0123456789abcdef0"}
 	isImageID   = shape{regexp.MustCompile(`\Aami-[0-9a-f]{8,17}\z`), "an image id like ami-0123456789abcdef0"}
 	isOwner     = shape{regexp.MustCompile(`\A([0-9]{12}|amazon|aws-marketplace|self)\z`), "an account id in quotes, amazon, aws-marketplace or self"}
