@@ -185,7 +185,7 @@ func TestPermissions(t *testing.T) {
 	want := []string{
 		"ClusterRole authentication.k8s.io/tokenreviews [create]",
 		"ClusterRole core/nodes [get list update delete]",
-		"Role core/pods [get create delete]",
+		"Role core/pods [get list create delete]",
 		"Role events.k8s.io/events [create]",
 		"Role in default events.k8s.io/events [create]",
 	}
@@ -308,7 +308,7 @@ func TestPermissionsAreWhatTheCodeCalls(t *testing.T) {
 	}
 	want := []string{
 		"events create", "nodes delete", "nodes get", "nodes list", "nodes update",
-		"pods create", "pods delete", "pods get", "tokenreviews create",
+		"pods create", "pods delete", "pods get", "pods list", "tokenreviews create",
 	}
 	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, want) {
 		t.Errorf("pkg/cluster calls %q, the roles allow %q", got, want)

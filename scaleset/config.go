@@ -1,11 +1,13 @@
 package scaleset
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"time"
 
@@ -14,12 +16,12 @@ import (
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-// AppAuth authenticates as an installation of a GitHub App. It needs the
-// organization permission "Self-hosted runners: read and write".
-type AppAuth struct {
-	ClientID       string
-	InstallationID int64
-	PrivateKeyPEM  supervisor.Secret
+// App signs in as an installation of a GitHub App; pkg/ghapp is one. It needs
+// the organization permission "Self-hosted runners: read and write".
+type App interface {
+	Token(context.Context) (string, error)
+	// Drop forgets a token that GitHub refused.
+	Drop(token string)
 }
 
 // Config says which scale set to serve and how to reach it.
@@ -35,7 +37,7 @@ type Config struct {
 	// Owner names this process in the message session.
 	Owner string
 	// Exactly one of App and Token authenticates.
-	App   *AppAuth
+	App   App
 	Token supervisor.Secret
 	// RootCAs replaces the system's roots when set.
 	RootCAs *x509.CertPool
@@ -50,11 +52,12 @@ type Config struct {
 	// for JobStarted (actions/scaleset#122), so a short poll learns sooner
 	// which runner took which job.
 	PollFor func() time.Duration
-	// Options adds options to each client. It is called once for every client:
-	// a retryable client given with WithRetryableHTTPClint is mutated by its
-	// user and must not be shared.
-	Options func() []upstream.HTTPOption
-	Timings Timings
+	// Rivals lists the other runner groups that the pool's repositories may
+	// use; no scale set of our name may be in one. nil leaves it unchecked.
+	Rivals func(context.Context) ([]Group, error)
+	// Transport replaces the connection to GitHub, RootCAs and Proxy with it.
+	Transport http.RoundTripper
+	Timings   Timings
 }
 
 // Timings are the waits and bounds of the adapter. A zero field takes the
@@ -99,6 +102,10 @@ const maxJITClients = 16
 
 var validName = regexp.MustCompile(`\A[A-Za-z0-9._-]([A-Za-z0-9 ._-]{0,98}[A-Za-z0-9._-])?\z`)
 
+// forceGHES makes the official client treat every URL as GitHub Enterprise
+// Server, while the rest of the daemon goes by the host.
+const forceGHES = "GITHUB_ACTIONS_FORCE_GHES"
+
 // Validate returns every problem of the configuration, joined.
 func (c Config) Validate() error {
 	var problems []error
@@ -108,6 +115,8 @@ func (c Config) Validate() error {
 		bad("url: want https://HOST/ORG")
 	} else if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		bad("url: must not hold credentials, a query or a fragment")
+	} else if _, forced := os.LookupEnv(forceGHES); forced && hosted(u) {
+		bad("the environment has %s: the official client would look for the API of %s where it is not; unset it", forceGHES, u.Host)
 	}
 	for what, name := range map[string]string{"name": c.Name, "group": c.Group, "owner": c.Owner} {
 		if !validName.MatchString(name) {
@@ -124,8 +133,6 @@ func (c Config) Validate() error {
 		bad("no credentials: an app or a token is needed")
 	case c.App != nil && c.Token.Reveal() != "":
 		bad("an app and a token are given; only one can be used")
-	case c.App != nil && (c.App.ClientID == "" || c.App.InstallationID <= 0 || c.App.PrivateKeyPEM.Reveal() == ""):
-		bad("app: client id, installation id and private key are all needed")
 	}
 	if c.JITClients < 0 || c.JITClients > maxJITClients {
 		bad("jit clients: %d is not between 0 and %d", c.JITClients, maxJITClients)
@@ -145,45 +152,23 @@ func (c Config) labels() []string {
 }
 
 // Bounds of single HTTP attempts. A session call may be a poll, which the
-// server holds for about 50 s. Session calls are not retried by the client:
-// the loop retries them itself and shows that it does.
+// server holds for about 50 s.
 const (
 	adminTimeout   = 20 * time.Second
-	adminRetries   = 2
 	sessionTimeout = 70 * time.Second
-	sessionRetries = 0
 )
 
-// client makes a new official client. It does no I/O. The caller's options
-// come last and win.
-func (c Config) client(subsystem string, timeout time.Duration, retries, scaleSetID int) (*upstream.Client, error) {
-	options := []upstream.HTTPOption{upstream.WithTimeout(timeout), upstream.WithRetryMax(retries)}
-	if c.RootCAs != nil {
-		options = append(options, upstream.WithRootCAs(c.RootCAs))
+// client makes a new official client on the tap. It does no I/O. As an App it is
+// given a token that nobody accepts: the tap puts the App's in its place.
+func (c Config) client(t *tap, subsystem string, timeout time.Duration, scaleSetID int) (*upstream.Client, error) {
+	token := c.Token.Reveal()
+	if c.App != nil {
+		token = "signed-in-by-the-tap"
 	}
-	if c.Proxy != nil {
-		options = append(options, upstream.WithProxy(c.Proxy))
-	}
-	if c.Options != nil {
-		options = append(options, c.Options()...)
-	}
-	info := upstream.SystemInfo{System: "runnerward", Version: c.Version, Subsystem: subsystem, ScaleSetID: scaleSetID}
 	return guard("make client", func() (*upstream.Client, error) {
-		if c.App != nil {
-			return upstream.NewClientWithGitHubApp(upstream.ClientWithGitHubAppConfig{
-				GitHubConfigURL: c.URL,
-				GitHubAppAuth: upstream.GitHubAppAuth{
-					ClientID:       c.App.ClientID,
-					InstallationID: c.App.InstallationID,
-					PrivateKey:     c.App.PrivateKeyPEM.Reveal(),
-				},
-				SystemInfo: info,
-			}, options...)
-		}
 		return upstream.NewClientWithPersonalAccessToken(upstream.NewClientWithPersonalAccessTokenConfig{
-			GitHubConfigURL:     c.URL,
-			PersonalAccessToken: c.Token.Reveal(),
-			SystemInfo:          info,
-		}, options...)
+			GitHubConfigURL: c.URL, PersonalAccessToken: token,
+			SystemInfo: upstream.SystemInfo{System: "runnerward", Version: c.Version, Subsystem: subsystem, ScaleSetID: scaleSetID},
+		}, t.options(timeout)...)
 	})
 }

@@ -2,21 +2,18 @@ package scaleset
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 
 	upstream "github.com/actions/scaleset"
 
+	"github.com/runnerward/runnerward/pkg/ghapp"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
@@ -48,13 +45,11 @@ var (
 	errGroupNotFound    = errors.New("the credential sees no runner group of this name")
 	errRunnerNotFound   = errors.New("no such runner")
 	errPanicked         = errors.New("the official client panicked over the answer")
+	errAgain            = errors.New("a message that was acknowledged came again")
 	errEmpty            = errors.New("the answer was empty")
 	errMalformed        = errors.New("the answer could not be understood")
 	errRejected         = errors.New("GitHub answered with an error")
 	errUnauthorized     = errors.New("GitHub rejected the credential")
-	errNoAnswer         = errors.New("no answer")
-	errTLS              = errors.New("the certificate is not trusted")
-	errLookup           = errors.New("the host name was not found")
 )
 
 // guard makes a call to the official client safe: a panic becomes an error,
@@ -92,6 +87,10 @@ func classify(op string, err error) error {
 	e := &Error{Op: op}
 	if m := statusInText.FindStringSubmatch(err.Error()); m != nil {
 		e.Status, _ = strconv.Atoi(m[1])
+	}
+	if refused, ok := errors.AsType[statusError](err); ok {
+		e.Status, e.Cause = int(refused), errRejected
+		return e
 	}
 	e.Cause = cause(err, e.Status)
 	return e
@@ -145,24 +144,12 @@ func cause(err error, status int) error {
 	return errRejected
 }
 
-// transportCause names why there was no answer, in words that hold no address.
+// transportCause names why there was no answer.
 func transportCause(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return context.DeadlineExceeded
+	if signIn, ok := errors.AsType[*signInError](err); ok {
+		return signIn.error
 	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errTLS
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return errTLS
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return errLookup
-	}
-	if number, ok := errors.AsType[syscall.Errno](err); ok {
-		return fmt.Errorf("%w: %w", errNoAnswer, number)
-	}
-	return errNoAnswer
+	return ghapp.NetworkCause(err)
 }
 
 // statusOf is the HTTP status of an error, 0 if none is known.

@@ -30,6 +30,10 @@ func (s *ScaleSet) Health() supervisor.QueueHealth {
 		}
 		h.LastError = note
 	}
+	if s.drift != nil {
+		h.Problems = []string{s.drift.Error()}
+	}
+	h.ClockSkew, h.Rates = s.tap.seen()
 	return h
 }
 

@@ -3,6 +3,7 @@ package scaleset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -33,7 +34,7 @@ func (s *ScaleSet) Run(ctx context.Context, capacity func() int, observe func(co
 		var ses *session
 		var err error
 		if parent == nil {
-			parent, err = s.cfg.client("listener", sessionTimeout, sessionRetries, s.id())
+			parent, err = s.cfg.client(s.tap, "listener", sessionTimeout, s.id())
 		}
 		if err == nil {
 			ses, err = s.openSession(ctx, parent)
@@ -41,6 +42,7 @@ func (s *ScaleSet) Run(ctx context.Context, capacity func() int, observe func(co
 		if err == nil {
 			s.setSession(sessionOpen)
 			s.log.Info("listening")
+			s.watchDrift(ctx, true)
 			err = s.serve(ctx, ses, &failures, capacity, observe)
 			ses.close(ctx, s)
 		}
@@ -84,15 +86,19 @@ func (s *ScaleSet) serve(ctx context.Context, ses *session, failures *int, capac
 	last, answered := 0, time.Time{} // the first poll is not cut either
 	for ctx.Err() == nil {
 		cut := time.Since(answered) < s.cfg.Timings.Unanswered
-		msg, err := s.poll(ctx, ses, last, capacity(), cut)
+		msg, skipped, err := s.poll(ctx, ses, last, capacity(), cut)
 		switch {
 		case errors.Is(err, errCut):
 			continue
+		case err == nil && msg != nil && msg.MessageID <= last:
+			// It was acknowledged and comes again. Asking at once would be a storm.
+			err = &Error{Op: "poll", Status: http.StatusOK, Cause: errAgain}
 		case err == nil:
 			answered = time.Now()
-			if last, err = s.handle(ctx, ses, msg, last, observe); err == nil {
+			if last, err = s.handle(ctx, ses, msg, skipped, last, observe); err == nil {
 				s.polled()
 				*failures = 0
+				s.watchDrift(ctx, false)
 				continue
 			}
 		}
@@ -113,8 +119,9 @@ func (s *ScaleSet) serve(ctx context.Context, ses *session, failures *int, capac
 }
 
 // poll asks once for a message; nil means that there is none. The client's
-// poll is bounded even when nobody answers.
-func (s *ScaleSet) poll(ctx context.Context, ses *session, last, capacity int, cut bool) (*upstream.RunnerScaleSetMessage, error) {
+// poll is bounded even when nobody answers. The second result is what of the
+// message cannot be read.
+func (s *ScaleSet) poll(ctx context.Context, ses *session, last, capacity int, cut bool) (*upstream.RunnerScaleSetMessage, []error, error) {
 	hold, why := s.cfg.Timings.Poll, context.DeadlineExceeded
 	if s.cfg.PollFor != nil && cut {
 		if d := s.cfg.PollFor(); d > 0 && d < hold {
@@ -126,17 +133,22 @@ func (s *ScaleSet) poll(ctx context.Context, ses *session, last, capacity int, c
 	msg, err := call(ses, "poll", func(c *upstream.MessageSessionClient) (*upstream.RunnerScaleSetMessage, error) {
 		return c.GetMessage(pollCtx, last, max(capacity, 0))
 	})
+	raw := s.tap.took()
 	switch {
 	case err == nil:
-		return msg, nil
+		return msg, nil, nil
 	case statusOf(err) == 0 && !ses.ended(err) && context.Cause(pollCtx) == errCut:
-		return nil, errCut
+		return nil, nil, errCut
 	case statusOf(err) == http.StatusBadRequest || statusOf(err) == http.StatusNotFound:
 		// An expired session answers 400, a session or scale set that is gone
 		// 404; opening the next one tells which.
-		return nil, &Error{Op: "poll", Status: statusOf(err), Cause: errSessionLost}
+		return nil, nil, &Error{Op: "poll", Status: statusOf(err), Cause: errSessionLost}
+	case errors.Is(err, errMalformed):
+		if msg, skipped, unreadable := salvage(raw); unreadable == nil {
+			return msg, skipped, nil
+		}
 	}
-	return nil, err
+	return nil, nil, err
 }
 
 // handle records what a message says, takes the jobs that it offers, and only
@@ -144,12 +156,13 @@ func (s *ScaleSet) poll(ctx context.Context, ses *session, last, capacity int, c
 //
 // A crash or failure anywhere before the acknowledgement brings the message
 // again, and observe must then find nothing new in it.
-func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.RunnerScaleSetMessage, last int, observe observer) (int, error) {
+func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.RunnerScaleSetMessage, unread []error, last int, observe observer) (int, error) {
 	if msg == nil {
 		s.handled(0)
 		return last, nil
 	}
 	m, skipped := convert(msg)
+	skipped = append(unread, skipped...)
 	s.count(msg.Statistics)
 	if err := observe(ctx, m); err != nil {
 		return last, &Error{Op: "record message", Cause: err}
@@ -158,7 +171,10 @@ func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.Runne
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timings.Close)
 	defer cancel()
 	if err := s.acquire(ctx, ses, msg.JobAvailableMessages); err != nil {
-		return last, err
+		if !s.hopeless(msg.MessageID, err, ses) {
+			return last, err
+		}
+		skipped = append(skipped, fmt.Errorf("GitHub will not let us take %d jobs: %w", len(msg.JobAvailableMessages), err))
 	}
 	_, err := call(ses, "acknowledge message", func(c *upstream.MessageSessionClient) (struct{}, error) {
 		return struct{}{}, c.DeleteMessage(ctx, msg.MessageID)
@@ -172,6 +188,24 @@ func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.Runne
 	}
 	s.handled(msg.MessageID)
 	return max(last, msg.MessageID), nil
+}
+
+// acquireTries is how often jobs that GitHub refuses to hand over are asked for
+// before their message is put aside: what stands behind it must not wait for
+// ever. A job that is not acquired stays with GitHub, which offers it again.
+const acquireTries = 3
+
+// hopeless says that acquiring fails for good: refused, not failing, several
+// times in a row.
+func (s *ScaleSet) hopeless(message int, err error, ses *session) bool {
+	if status := statusOf(err); ses.ended(err) || status < 400 || status >= 500 || status == http.StatusTooManyRequests {
+		return false
+	}
+	if s.stuck.id != message {
+		s.stuck = stuckMessage{id: message}
+	}
+	s.stuck.times++
+	return s.stuck.times >= acquireTries
 }
 
 // acquire takes the jobs that GitHub offers but has not assigned; GitHub

@@ -3,9 +3,12 @@ package scaleset
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	upstream "github.com/actions/scaleset"
+
+	"github.com/runnerward/runnerward/pkg/ghapp"
 )
 
 // pool is a fixed number of official clients, made when first used. A client
@@ -14,7 +17,9 @@ import (
 type pool struct {
 	slots chan *upstream.Client // nil stands for a client that is not made yet
 	make  func() (*upstream.Client, error)
-	call  time.Duration // bounds one call, with its wait for a client
+	call  time.Duration // bounds one call, with its wait for a client and its tries
+	// patience is how long the server asked to wait, nil if nobody knows.
+	patience func() time.Duration
 }
 
 func newPool(size int, call time.Duration, makeClient func() (*upstream.Client, error)) *pool {
@@ -43,12 +48,55 @@ func use[T any](ctx context.Context, p *pool, op string, call func(context.Conte
 		}
 		p.slots <- client
 	}()
-	if client == nil {
-		if client, err = p.make(); err != nil {
+	for try := 1; ; try++ {
+		if client == nil {
+			if client, err = p.make(); err != nil {
+				return v, err
+			}
+		}
+		v, err = guard(op, func() (T, error) { return call(ctx, client) })
+		if try == tries || !passing(err) || !p.wait(ctx, try) {
 			return v, err
 		}
+		if unusable(err) {
+			client = nil
+		}
 	}
-	return guard(op, func() (T, error) { return call(ctx, client) })
+}
+
+const (
+	// tries is how often one call is made.
+	tries = 3
+	// firstWait is doubled after each try.
+	firstWait = time.Second
+)
+
+// passing says that the same call may succeed later: nobody answered, the server
+// fails or asks for patience, or it does not know a token yet that it has just
+// handed out. 501 is for good, and so is a wrong certificate.
+func passing(err error) bool {
+	status := statusOf(err)
+	switch {
+	case err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errPanicked) || ghapp.Untrusted(err):
+		return false
+	case status == http.StatusTooManyRequests || status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return true
+	}
+	return status == 0 || status >= 500 && status != http.StatusNotImplemented
+}
+
+// wait is as long as the server asked for, else it doubles; false when the
+// call's deadline would be over by then.
+func (p *pool) wait(ctx context.Context, try int) bool {
+	d := firstWait << (try - 1)
+	if p.patience != nil {
+		d = max(d, p.patience())
+	}
+	if deadline, bounded := ctx.Deadline(); bounded && time.Until(deadline) <= d {
+		return false
+	}
+	pause(ctx, d)
+	return ctx.Err() == nil
 }
 
 // unusable says that the client that made this error must not be used again.

@@ -228,9 +228,8 @@ func TestOddAnswersToAPollAreSurvived(t *testing.T) {
 		says   string
 	}{
 		{"an empty body", answer(200, ""), "empty"},
-		{"an unknown message type", answer(200, `{"messageId":1,"messageType":"Other","statistics":`+stats+`}`), "understood"},
-		{"a poisoned message", answer(200, `{"messageId":1,"messageType":"RunnerScaleSetJobMessages","body":"[{\"messageType\":\"JobAssigned\",\"workflowRunId\":\"x\"}]"}`), "understood"},
-		{"an HTML page", answer(502, "<html>"), "no answer"},
+		{"a message without its number", answer(200, `{"messageType":"RunnerScaleSetJobMessages","body":7}`), "understood"},
+		{"an HTML page", answer(502, "<html>"), "HTTP 502"},
 		{"an HTML page with a good status", answer(200, "<html>"), "understood"},
 		{"a refusal", answer(403, `{"message":"no"}`), "HTTP 403"},
 		{"silence", silent, "deadline"},
@@ -257,6 +256,70 @@ func TestOddAnswersToAPollAreSurvived(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One item that cannot be read must not hold up the jobs beside and behind it.
+func TestWhatCannotBeReadIsPutAside(t *testing.T) {
+	poison := strings.Replace(item("JobAssigned", ""), `"workflowRunId":`, `"workflowRunId":"x","was":`, 1)
+	for _, test := range []struct {
+		name, body string
+		offers     int
+		says       string
+	}{
+		{"an item with a field of another type", items(poison, item("JobAssigned", "")), 1, "item 0 of the message: its workflowRunId is not of the right type"},
+		{"an item that is no object", items(item("JobAssigned", ""), `7`), 1, "item 1 of the message"},
+		{"a body that is no list", `{}`, 0, "the body of the message"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				svc := newService(t)
+				l := listenTo(t, svc.config(t))
+				svc.send(5, test.body)
+				svc.send(6, items(item("JobAssigned", "")))
+				pass(time.Minute)
+				got := l.messages()
+				if len(got) != 2 || len(got[0].Events) != test.offers || got[0].ID != 5 || len(got[1].Events) != 1 {
+					t.Errorf("observed %+v, want %d offers and then the message behind", got, test.offers)
+				}
+				if h := l.Health(); h.LastID != 6 || !strings.Contains(h.LastError, test.says) {
+					t.Errorf("Health() = %+v, want both acknowledged and %q told", h, test.says)
+				}
+			})
+		})
+	}
+}
+
+func TestAnAcknowledgedMessageThatComesAgainMakesNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService(t)
+		svc.answers(routePoll, answer(200, `{"messageId":1,"messageType":"RunnerScaleSetJobMessages","body":"","statistics":`+stats+`}`))
+		l := listenTo(t, svc.config(t))
+		pass(10 * time.Minute)
+		if h := l.Health(); !strings.Contains(h.LastError, "came again") {
+			t.Errorf("Health() = %+v, want it told", h)
+		}
+		if n := svc.count(routePoll); n < 4 || n > 120 {
+			t.Errorf("%d polls in ten minutes, want neither silence nor a storm", n)
+		}
+	})
+}
+
+// GitHub may refuse for good to hand over a job that it has offered.
+func TestJobsThatCannotBeAcquiredDoNotHoldUpTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService(t)
+		svc.answers(routeAcquire, exception(400, "GitHub.Actions.Runtime.WebApi.SomethingElseException"))
+		l := listenTo(t, svc.config(t))
+		svc.send(5, items(item("JobAvailable", "")))
+		svc.send(6, items(item("JobAssigned", "")))
+		pass(5 * time.Minute)
+		if h := l.Health(); h.LastID != 6 || !strings.Contains(h.LastError, "will not let us take 1 jobs") {
+			t.Errorf("Health() = %+v, want the message put aside and told", h)
+		}
+		if n := svc.count(routeAcquire); n != 3 {
+			t.Errorf("asked %d times, want 3", n)
+		}
+	})
 }
 
 func TestAJobWithoutAnIdentityDoesNotHoldUpTheQueue(t *testing.T) {

@@ -18,6 +18,12 @@ var errOtherRunner = errors.New("GitHub answered about another runner")
 func (s *ScaleSet) Register(ctx context.Context, name runner.Name) (supervisor.Registration, error) {
 	const op = "register runner"
 	id := s.id()
+	s.mu.Lock()
+	drift := s.drift
+	s.mu.Unlock()
+	if drift != nil {
+		return supervisor.Registration{}, &Error{Op: op, Cause: drift}
+	}
 	jit, err := use(ctx, s.runner, op, func(ctx context.Context, c *upstream.Client) (*upstream.RunnerScaleSetJitRunnerConfig, error) {
 		return c.GenerateJitRunnerConfig(ctx, &upstream.RunnerScaleSetJitRunnerSetting{Name: string(name), WorkFolder: "_work"}, id)
 	})
@@ -89,8 +95,11 @@ func (s *ScaleSet) lookUp(ctx context.Context, name runner.Name) (*upstream.Runn
 }
 
 func (s *ScaleSet) ours(r *upstream.RunnerReference, name runner.Name) error {
-	if r.ID <= 0 || r.Name != string(name) || r.RunnerScaleSetID != s.id() {
+	if r.ID <= 0 || r.Name != string(name) {
 		return errOtherRunner
+	}
+	if r.RunnerScaleSetID != s.id() {
+		return supervisor.ErrForeignRunner
 	}
 	return nil
 }

@@ -19,10 +19,15 @@ import (
 	"github.com/runnerward/runnerward/scaleset"
 )
 
+// app is an App whose token is always this one.
+type app struct{}
+
+func (app) Token(context.Context) (string, error) { return "ghs_of_the_app", nil }
+func (app) Drop(string)                           {}
+
 func TestConfigValidate(t *testing.T) {
 	good := scaleset.Config{
-		URL: "https://github.com/acme", Name: "hipaa-prod", Group: "hipaa prod", Owner: "host-1",
-		App: &scaleset.AppAuth{ClientID: "Iv1.x", InstallationID: 99, PrivateKeyPEM: supervisor.NewSecret("pem")},
+		URL: "https://github.com/acme", Name: "hipaa-prod", Group: "hipaa prod", Owner: "host-1", App: app{},
 	}
 	if err := good.Validate(); err != nil {
 		t.Fatalf("Validate() = %v, want nil", err)
@@ -42,7 +47,6 @@ func TestConfigValidate(t *testing.T) {
 		{"an owner with a line break", func(c *scaleset.Config) { c.Owner = "a\nb" }, "owner"},
 		{"no credentials", func(c *scaleset.Config) { c.App = nil }, "no credentials"},
 		{"two credentials", func(c *scaleset.Config) { c.Token = supervisor.NewSecret("x") }, "only one"},
-		{"an app without a key", func(c *scaleset.Config) { c.App = &scaleset.AppAuth{ClientID: "x", InstallationID: 1} }, "app"},
 		{"too many clients", func(c *scaleset.Config) { c.JITClients = 99 }, "jit clients"},
 		{"an inverted back-off", func(c *scaleset.Config) { c.Timings.ConflictMin = time.Hour }, "timings"},
 	}

@@ -20,13 +20,23 @@ import (
 type ScaleSet struct {
 	cfg    Config
 	log    *zap.Logger
+	tap    *tap
 	admin  *pool
 	runner *pool
 
 	mu     sync.Mutex
 	health supervisor.QueueHealth
 	skips  skips
+	// drift is how the scale set differs from what it should be, nil if it
+	// does not; verified and tried are when that was last known and asked.
+	drift           error
+	verified, tried time.Time
+	// stuck is the message whose jobs GitHub will not let us take, and how
+	// often it was tried. Only the goroutine of Run touches it.
+	stuck stuckMessage
 }
+
+type stuckMessage struct{ id, times int }
 
 var (
 	_ supervisor.Queue     = (*ScaleSet)(nil)
@@ -64,15 +74,17 @@ func New(cfg Config, logger *zap.Logger) (*ScaleSet, error) {
 	}
 	s := &ScaleSet{
 		cfg:    cfg,
+		tap:    newTap(cfg),
 		log:    logger.With(zap.String("scale_set", cfg.Name), zap.String("group", cfg.Group)),
 		health: supervisor.QueueHealth{Session: sessionNone, SessionAge: time.Now()},
 	}
 	s.admin = newPool(1, cfg.Timings.Call, func() (*upstream.Client, error) {
-		return cfg.client("admin", adminTimeout, adminRetries, s.id())
+		return cfg.client(s.tap, "admin", adminTimeout, s.id())
 	})
 	s.runner = newPool(cfg.JITClients, cfg.Timings.Call, func() (*upstream.Client, error) {
-		return cfg.client("registrar", adminTimeout, adminRetries, s.id())
+		return cfg.client(s.tap, "registrar", adminTimeout, s.id())
 	})
+	s.admin.patience, s.runner.patience = s.tap.patience, s.tap.patience
 	return s, nil
 }
 
@@ -83,16 +95,12 @@ func New(cfg Config, logger *zap.Logger) (*ScaleSet, error) {
 // boundary. An existing scale set that differs is an error; it is not changed.
 // The id it finds is the one that later calls use.
 func (s *ScaleSet) Ensure(ctx context.Context) error {
-	group, err := use(ctx, s.admin, "find runner group", func(ctx context.Context, c *upstream.Client) (*upstream.RunnerGroup, error) {
-		return c.GetRunnerGroupByName(ctx, s.cfg.Group)
-	})
+	group, err := s.findGroup(ctx)
 	if err != nil {
 		return err
 	}
-	// The client does not escape names, and a filter that the server did not
-	// understand finds the wrong group.
-	if group == nil || group.Name != s.cfg.Group || group.ID <= 0 {
-		return fmt.Errorf("find runner group: asked for %q, GitHub answered with another", s.cfg.Group)
+	if err := s.lookForRivals(ctx); err != nil {
+		return err
 	}
 	set, err := use(ctx, s.admin, "find scale set", func(ctx context.Context, c *upstream.Client) (*upstream.RunnerScaleSet, error) {
 		return c.GetRunnerScaleSet(ctx, group.ID, s.cfg.Name)
@@ -118,8 +126,25 @@ func (s *ScaleSet) Ensure(ctx context.Context) error {
 	s.mu.Lock()
 	s.health.ScaleSetID = int64(set.ID)
 	s.mu.Unlock()
+	s.found(nil)
 	s.log.Info("serving scale set", zap.Int("scale_set_id", set.ID), zap.Bool("created", created))
 	return nil
+}
+
+// findGroup looks the runner group up by its name. The client does not escape
+// names, and a filter that the server did not understand finds the wrong group.
+func (s *ScaleSet) findGroup(ctx context.Context) (*upstream.RunnerGroup, error) {
+	const op = "find runner group"
+	group, err := use(ctx, s.admin, op, func(ctx context.Context, c *upstream.Client) (*upstream.RunnerGroup, error) {
+		return c.GetRunnerGroupByName(ctx, s.cfg.Group)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if group == nil || group.Name != s.cfg.Group || group.ID <= 0 {
+		return nil, fmt.Errorf("%s: asked for %q, GitHub answered with another", op, s.cfg.Group)
+	}
+	return group, nil
 }
 
 func (s *ScaleSet) wanted(group int) *upstream.RunnerScaleSet {

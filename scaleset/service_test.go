@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	upstream "github.com/actions/scaleset"
-	"github.com/hashicorp/go-retryablehttp"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/sim/memnet"
@@ -236,22 +234,17 @@ func listen(t *testing.T, h http.Handler) *memnet.Listener {
 	return l
 }
 
-// pipeOptions makes a retryable client of its own for every official client.
-func pipeOptions(t *testing.T, l *memnet.Listener) func() []upstream.HTTPOption {
-	return func() []upstream.HTTPOption {
-		transport := l.Transport()
-		t.Cleanup(transport.CloseIdleConnections)
-		c := retryablehttp.NewClient()
-		c.RetryMax = 0
-		c.HTTPClient = &http.Client{Transport: transport}
-		return []upstream.HTTPOption{upstream.WithRetryableHTTPClint(c)}
-	}
+// pipe carries the adapter's requests over in-memory connections.
+func pipe(t *testing.T, l *memnet.Listener) http.RoundTripper {
+	transport := l.Transport()
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
 }
 
 func (s *service) config(t *testing.T) scaleset.Config {
 	return scaleset.Config{
 		URL: "http://sim/acme", Name: "hipaa-prod", Group: "hipaa-prod", Owner: "host-1",
-		Token: supervisor.NewSecret("ghp_secret"), Version: "test", Options: pipeOptions(t, s.net),
+		Token: supervisor.NewSecret("ghp_secret"), Version: "test", Transport: pipe(t, s.net),
 	}
 }
 

@@ -27,11 +27,7 @@ func (s *ScaleSet) openSession(ctx context.Context, parent *upstream.Client) (*s
 		return nil, &Error{Op: op, Cause: errScaleSetNotFound} // not looked up yet
 	}
 	client, err := guard(op, func() (*upstream.MessageSessionClient, error) {
-		var options []upstream.HTTPOption
-		if s.cfg.Options != nil {
-			options = s.cfg.Options()
-		}
-		return parent.MessageSessionClient(ctx, s.id(), s.cfg.Owner, options...)
+		return parent.MessageSessionClient(ctx, s.id(), s.cfg.Owner, s.tap.options(sessionTimeout)...)
 	})
 	switch {
 	case err != nil && statusOf(err) == http.StatusConflict:

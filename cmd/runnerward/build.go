@@ -4,12 +4,9 @@ import (
 	"context"
 	"crypto/fips140"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -21,7 +18,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
-	"github.com/runnerward/runnerward/pkg/github"
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -161,18 +157,16 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 		return err
 	}
 	opts.Cluster = d.cluster
-	gh, identity, set, err := gitHubConfigs(cfg, roots, proxy)
+	gh, err := connectGitHub(ctx, cfg, roots, proxy, logger)
 	if err != nil {
 		return err
 	}
-	client, err := github.New(gh, logger.Named("github"))
-	if err != nil {
-		return failWith(exitUsage, fmt.Errorf("github: %w", err))
+	opts.GitHub, opts.Identity, opts.ServerURL = gh.client, gh.identity, serverOf(cfg.GitHub.URL)
+	opts.AnswerDeployments, opts.Explain = cfg.GitHub.AnswerDeployments, inPlainWords
+	if cfg.GitHub.TokenFile == "" { // only an App is told anything
+		opts.NewsEvery = cfg.GitHub.DeliveriesEvery
 	}
-	opts.GitHub, opts.ServerURL = client, serverOf(cfg.GitHub.URL)
-	if opts.Identity, err = github.NewIdentity(identity); err != nil {
-		return failWith(exitUsage, fmt.Errorf("github.oidcIssuer: %w", err))
-	}
+	set := gh.set
 	set.PollFor = func() time.Duration {
 		if d.supervisor != nil && d.supervisor.Unbound() {
 			return unboundPoll
@@ -193,34 +187,6 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	}
 	opts.Queue, opts.Registrar = scaleSet, scaleSet
 	return nil
-}
-
-func gitHubConfigs(cfg *config.Config, roots *x509.CertPool, proxy func(*http.Request) (*url.URL, error)) (github.Config, github.IdentityConfig, scaleset.Config, error) {
-	pool := cfg.RunnerPool()
-	gh := github.Config{
-		URL: cfg.GitHub.URL, Org: pool.Organization, RootCAs: roots, Proxy: proxy, Environment: cfg.Pool.Environment,
-		ApproverTeams: cfg.Pool.ApproverTeams, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, RunnerScaleSetName: cfg.Pool.Name,
-	}
-	set := scaleset.Config{
-		URL: cfg.GitHub.URL, Name: cfg.Pool.Name, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, Owner: hostname(),
-		RootCAs: roots, Proxy: proxy, Version: buildVersion(),
-	}
-	identity := github.IdentityConfig{Issuer: cfg.GitHub.OIDCIssuer, RootCAs: roots, Proxy: proxy}
-	if cfg.GitHub.TokenFile != "" {
-		token, err := readSecret("github.tokenFile", cfg.GitHub.TokenFile)
-		if err != nil {
-			return gh, identity, set, err
-		}
-		gh.Token, set.Token = token, token
-		return gh, identity, set, nil
-	}
-	key, err := readSecret("github.app.privateKeyFile", cfg.GitHub.App.PrivateKeyFile)
-	if err != nil {
-		return gh, identity, set, err
-	}
-	gh.App = &github.AppAuth{ClientID: cfg.GitHub.App.ClientID, InstallationID: cfg.GitHub.App.InstallationID, PrivateKeyPEM: key}
-	set.App = &scaleset.AppAuth{ClientID: cfg.GitHub.App.ClientID, InstallationID: cfg.GitHub.App.InstallationID, PrivateKeyPEM: key}
-	return gh, identity, set, nil
 }
 
 func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supervisor.Hosts, error) {
@@ -247,50 +213,6 @@ func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error
 		CPU: cfg.Cluster.CPU, Memory: cfg.Cluster.Memory, PodTTLSlack: podTTLSlack,
 		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, EventInstance: hostname(),
 	}, logger.Named("cluster"))
-}
-
-func readPool(key, file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, failWith(exitUsage, fmt.Errorf("%s: %w", key, err))
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, failWith(exitUsage, fmt.Errorf("%s: %s holds no certificate", key, file))
-	}
-	return pool, nil
-}
-
-func readSecret(key, file string) (supervisor.Secret, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return supervisor.Secret{}, failWith(exitUsage, fmt.Errorf("%s: %w", key, err))
-	}
-	return supervisor.NewSecret(strings.TrimSpace(string(b))), nil
-}
-
-// proxyOf is nil, which follows the environment, when no proxy is configured.
-func proxyOf(raw string) (func(*http.Request) (*url.URL, error), error) {
-	if raw == "" {
-		return nil, nil
-	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, failWith(exitUsage, errors.New("github.proxy is not a URL"))
-	}
-	return http.ProxyURL(u), nil
-}
-
-// serverOf is scheme and host of the organization's URL.
-func serverOf(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return raw
-	}
-	return u.Scheme + "://" + u.Host
 }
 
 // newName is the pool's name and 80 random bits.

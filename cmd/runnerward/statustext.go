@@ -43,6 +43,7 @@ func writeStatus(out io.Writer, v supervisor.View) error {
 	}
 	table(&b, []string{"JOB", "REPOSITORY", "RUN", "PHASE", "FOR", "RUNNER", "SAYS"}, jobRows(v))
 	table(&b, []string{"RUNNER", "HOST", "PHASE", "FOR", "JOB", "SAYS"}, runnerRows(v))
+	table(&b, []string{"STRAY", "ID", "NAME", "NODE", "FOR"}, strayRows(v))
 	table(&b, []string{"WAITING HOST", "INSTANCE", "VETTED", "FAILS"}, hostRows(v))
 	_, err := out.Write(b.Bytes())
 	return err
@@ -69,6 +70,14 @@ func runnerRows(v supervisor.View) [][]string {
 		}
 		rows = append(rows, []string{string(r.Name), r.Instance, string(r.Phase), age(v, r.Since), string(r.Job),
 			sentence(overdue, r.Outcome, pending, r.Problem)})
+	}
+	return rows
+}
+
+func strayRows(v supervisor.View) [][]string {
+	var rows [][]string
+	for _, s := range v.Strays {
+		rows = append(rows, []string{string(s.What), s.ID, s.Name, s.Node, age(v, s.Since)})
 	}
 	return rows
 }

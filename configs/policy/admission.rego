@@ -1,5 +1,7 @@
-# The default admission policy. It is asked twice: at the gate "admission",
-# before a runner exists, and at the gate "start", when a job has reached one.
+# The default admission policy. It is asked at the gate "admission", before a
+# runner exists, and at the gate "start", when a job has reached one. Where we
+# answer GitHub as a deployment protection rule it is asked before both, at the
+# gate "deployment": reviewers have not decided then, and no job is queued.
 #
 # Every rule has the form "a violation unless proven": it negates a positive
 # helper, so whatever is missing, of another type or malformed is a violation.
@@ -52,6 +54,8 @@ job_explained if has_job
 
 job_explained if never_offered
 
+job_explained if before_queue
+
 facts_explained if has_facts
 
 facts_explained if never_offered
@@ -70,6 +74,8 @@ has_facts if is_object(input.facts)
 
 schema_known if input.schema == "runnerward.policy/v1"
 
-gate_known if input.gate in {"admission", "start"}
+gate_known if input.gate in {"deployment", "admission", "start"}
+
+before_queue if input.gate == "deployment"
 
 facts_fresh if within(input.facts.fetchedAt, input.pool.maxFactsAgeSeconds)

@@ -46,6 +46,8 @@ good := {
 		"actor": alice,
 		"triggeringActor": alice,
 		"headAuthor": alice,
+		"tagPusher": alice,
+		"pullAuthors": [],
 		"environment": {"id": "4", "name": "production", "hasReviewers": true, "reviewersAllTeams": true, "preventSelfReview": true},
 		"approvals": [{"by": bob, "state": "approved", "environmentId": "4", "team": "release", "inTeam": true}],
 		"group": {"id": "5", "name": "prod", "visibility": "selected", "allowsPublic": false, "restrictedToWorkflows": true, "repositoryIds": [2]},

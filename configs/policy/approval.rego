@@ -19,6 +19,18 @@ violations contains "author-unknown" if {
 	not author_known
 }
 
+# Who pushed the tag is not known, so nobody can be shown not to have pushed it.
+violations contains "tag-pusher-unknown" if {
+	has_facts
+	not pusher_known
+}
+
+# Who wrote the pull requests that brought the commit is not known.
+violations contains "pull-authors-unknown" if {
+	has_facts
+	not pull_authors_known
+}
+
 # The protection of the deployment environment is not known.
 violations contains "environment-unknown" if {
 	has_facts
@@ -52,15 +64,26 @@ violations contains "environment-self-review" if {
 # Nobody is known to have approved this deployment to the environment.
 violations contains "approval-missing" if {
 	has_environment
+	not before_queue
 	count(approved) == 0
+}
+
+# There is an approval, and it cannot be known for which attempt of the run it was given.
+violations contains "approval-unattributed" if {
+	has_environment
+	not before_queue
+	count(approved) == 0
+	count(unattributed) > 0
 }
 
 # The environment asks for an approval and the job went on without one: somebody bypassed the protection.
 violations contains "approval-bypassed" if {
 	has_environment
+	not before_queue
 	input.facts.environment.hasReviewers == true
 	is_array(input.facts.approvals)
 	count(approved) == 0
+	count(unattributed) == 0
 }
 
 # No approval is known to come from a person's account.
@@ -75,7 +98,7 @@ violations contains "approver-not-in-team" if {
 	count(by_member) == 0
 }
 
-# Whoever could approve is the author of the commit or triggered the run.
+# Whoever could approve wrote the commit or its pull request, pushed the tag, or triggered the run.
 violations contains "approver-is-author" if {
 	count(by_member) > 0
 	count(by_other) == 0
@@ -105,6 +128,14 @@ approved contains i if {
 	some i, a in input.facts.approvals
 	a.state == "approved"
 	a.environmentId == input.facts.environment.id
+}
+
+# GitHub's list shows it, and nothing says that it is not of an earlier attempt.
+unattributed contains i if {
+	has_environment
+	is_array(input.facts.approvals)
+	some i, a in input.facts.approvals
+	a.state == "unattributed"
 }
 
 by_person contains i if {
@@ -148,7 +179,13 @@ cooled_off contains i if {
 
 # An author that is not known is a violation of its own.
 authors contains p if {
-	some p in [input.facts.actor, input.facts.triggeringActor, input.facts.headAuthor]
+	some name in ["actor", "triggeringActor", "headAuthor", "tagPusher"]
+	p := input.facts[name]
+	is_person(p)
+}
+
+authors contains p if {
+	some p in input.facts.pullAuthors
 	is_person(p)
 }
 
@@ -157,6 +194,18 @@ actor_known if is_person(input.facts.actor)
 triggering_actor_known if is_person(input.facts.triggeringActor)
 
 author_known if is_person(input.facts.headAuthor)
+
+pusher_known if is_person(input.facts.tagPusher)
+
+# A ref that is no version tag is a violation of its own.
+pusher_known if not on_version_tag
+
+pull_authors_known if {
+	is_array(input.facts.pullAuthors)
+	every p in input.facts.pullAuthors {
+		is_person(p)
+	}
+}
 
 environment_same if environment_ours(input.facts.environment.name)
 

@@ -235,3 +235,33 @@ func TestAPodIsTheRunnersOrAConflict(t *testing.T) {
 		}
 	})
 }
+
+func TestPodsAreThoseWithOurLabels(t *testing.T) {
+	both(t, func(t *testing.T, w world) {
+		must(t, "claim", w.ClaimNode(t.Context(), w.host(), "runner-a"))
+		must(t, "create", w.EnsurePod(t.Context(), podSpec("runner-a")))
+		// Whoever can make pods can give them our labels, and any name.
+		stray := w.Manifest(podSpec("runner-b"))
+		stray.Name = "not-ours"
+		if _, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), stray, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		other := w.Manifest(podSpec("runner-c"))
+		other.Name, other.Labels = "another", map[string]string{"app.kubernetes.io/name": "another"}
+		if _, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		pods, err := w.Pods(t.Context())
+		must(t, "list", err)
+		names := map[string]string{}
+		for _, pod := range pods {
+			names[pod.Name] = pod.NodeName
+			if pod.UID == "" {
+				t.Errorf("pod %s has no UID", pod.Name)
+			}
+		}
+		if len(names) != 2 || names["runner-a"] != "node-1" || names["not-ours"] == "" {
+			t.Errorf("Pods() = %v, want runner-a on node-1 and not-ours", names)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -49,16 +50,42 @@ func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
 	case err != nil:
 		return runner.Pod{}, fmt.Errorf("read pod %s: %w", name, err)
 	}
-	phase := runner.PodPhase(pod.Status.Phase)
-	switch phase {
+	found := podOf(pod)
+	switch found.Phase {
 	case runner.PodPending, runner.PodRunning, runner.PodSucceeded, runner.PodFailed:
-	default:
-		return runner.Pod{}, fmt.Errorf("read pod %s: the cluster does not know its phase (%q)", name, pod.Status.Phase)
+		return found, nil
 	}
+	return runner.Pod{}, fmt.Errorf("read pod %s: the cluster does not know its phase (%q)", name, pod.Status.Phase)
+}
+
+func podOf(pod *corev1.Pod) runner.Pod {
 	return runner.Pod{
 		Name: pod.Name, UID: string(pod.UID), NodeName: pod.Spec.NodeName,
-		Phase: phase, Reason: reasonOf(pod),
-	}, nil
+		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod),
+	}
+}
+
+// podPage is how many pods are asked for at once.
+const podPage = 500
+
+// Pods lists the pods that carry the labels of this pool's runners. A phase that
+// the cluster does not know stays as it is: the pod exists.
+func (c *Cluster) Pods(ctx context.Context) ([]runner.Pod, error) {
+	opts := metav1.ListOptions{LabelSelector: labels.SelectorFromSet(c.labels()).String(), Limit: podPage}
+	var out []runner.Pod
+	for {
+		page, err := c.client.CoreV1().Pods(c.opts.Namespace).List(ctx, opts)
+		if err != nil {
+			return nil, fmt.Errorf("list runner pods: %w", err)
+		}
+		for i := range page.Items {
+			out = append(out, podOf(&page.Items[i]))
+		}
+		if page.Continue == "" {
+			return out, nil
+		}
+		opts.Continue = page.Continue
+	}
 }
 
 var machineWord = regexp.MustCompile(`\A[A-Za-z0-9]{1,64}\z`)

@@ -132,7 +132,7 @@ func (t *teller) job(id runner.JobID) Story {
 	}
 	if job.Authorized != nil {
 		s.URL = address(job.Authorized.Event.Facts, r)
-		s.Answers = append(s.Answers, approval(job), admitted(job))
+		s.Answers = append(s.Answers, t.approval(job), admitted(job))
 	} else {
 		s.Answers = append(s.Answers, asked(job))
 	}

@@ -23,7 +23,7 @@ func sortedNames(m map[runner.Name]*runner.Runner) []runner.Name {
 	return slices.Sorted(maps.Keys(m))
 }
 
-func approval(job *runner.Job) Answer {
+func (t *teller) approval(job *runner.Job) Answer {
 	var f facts
 	at, g := job.Authorized.Index, job.Authorized.Event.Facts
 	if len(g.Approvals) == 0 {
@@ -35,15 +35,50 @@ func approval(job *runner.Job) Answer {
 		if a.Team != "" {
 			f.add(at, "through team", "%s, %s", a.Team, membership(a.InTeam))
 		}
-		f.add(at, "learnt from", "%s", a.Source)
-		f.add(at, a.State+" between", "%s", interval(a.NotBefore, a.SeenAt))
+		f.add(at, "known to its directory as", "%s", a.NameID)
+		if a.Source == runner.SourceWebhook {
+			f.add(at, "for attempt", "%d", g.RunAttempt)
+			f.add(at, "told by GitHub", "%s, delivery %s", when(a.SeenAt), a.Delivery)
+		} else {
+			f.add(at, "learnt from", "%s", a.Source)
+			f.add(at, a.State+" between", "%s", interval(a.NotBefore, a.SeenAt))
+		}
 	}
+	t.reviews(&f, g)
 	if g.HeadAuthor != nil {
 		f.add(at, "commit author", "%s", person(*g.HeadAuthor))
+	}
+	for _, p := range g.PullAuthors {
+		f.add(at, "pull request author", "%s", person(p))
+	}
+	if g.TagPusher != nil {
+		f.add(at, "tag pushed by", "%s", person(*g.TagPusher))
 	}
 	f.add(at, "actor", "%s", person(g.Actor))
 	f.add(at, "triggered by", "%s", person(g.TriggeringActor))
 	return f.answer(askApproval)
+}
+
+// reviews are all that the log knows of the run: also those of other attempts,
+// which did not count, and what GitHub was answered before the job was queued.
+func (t *teller) reviews(f *facts, g runner.Facts) {
+	run := t.state.Runs[g.RunID]
+	if run == nil {
+		return
+	}
+	for _, rec := range run.Reviews {
+		e := rec.Event
+		attempt := "an attempt that is not known"
+		if e.RunAttempt > 0 {
+			attempt = fmt.Sprintf("attempt %d", e.RunAttempt)
+		}
+		f.add(rec.Index, "review on record", "%s by %s for %s", e.State, person(e.By), attempt)
+	}
+	for _, delivery := range slices.Sorted(maps.Keys(run.Asks)) {
+		if ask := run.Asks[delivery]; ask.Ruled != nil {
+			f.add(ask.Ruled.Index, "told GitHub", "%s %s", ask.Ruled.Event.State, strings.Join(ask.Ruled.Event.Decision.Reasons, ", "))
+		}
+	}
 }
 
 func membership(in *bool) string {

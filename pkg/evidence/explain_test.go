@@ -91,20 +91,22 @@ func TestACompletedJobAnswersTheAuditor(t *testing.T) {
 	x, text := explain(t, rep, casts[0].JobURL())
 	wantText(t, text,
 		"The log was verified", "Outcome: succeeded, its host is gone and the record is sealed.",
-		"#1 approved by octo-approver (id 2002)", "through team release-approvers, a member", "learnt from rest",
-		"approved between 2026-03-02 08:40:01.000 UTC and 2026-03-02 08:45:01.000 UTC",
+		"#2 approved by octo-approver (id 2002)", "through team release-approvers, a member", "for attempt 1",
+		"told by GitHub 2026-03-02 08:45:02.000 UTC, delivery 0b989ba4-242f-11e5-81e1-021000000000",
+		"#1 review on record approved by octo-approver (id 2002) for attempt 1",
+		"pull request author octo-author", "tag pushed by octo-author",
 		"commit author octo-author (id 1001)", "actor octo-author", "triggered by octo-author",
 		"workflow hipaa-app-org/compliance-workflows/.github/workflows/deploy-prod.yml@refs/tags/v2.1.0",
 		"workflow commit aabbccddeeff", "head commit 1f0c6a4b", "ref refs/tags/v1.4.2", "environment production (id 88001)",
-		"decided 2026-03-02 09:00:01.000 UTC", "policy "+string(runner.DigestOf([]byte("policy bundle"))),
+		"decided 2026-03-02 09:00:02.000 UTC", "policy "+string(runner.DigestOf([]byte("policy bundle"))),
 		"host aws "+casts[0].Host.InstanceID+", assurance L1", "account 111122223333", "region us-east-1 us-east-1a",
 		"image ami-0123456789abcdef0", "node "+casts[0].Host.NodeName, "uid "+casts[0].PodUID,
 		"runners on this host, ever 1", "jobs on this host, ever 1",
-		"#4 JIT config released", "#5 started", "#6 GitHub said concluded 2026-03-02 09:00:06.000 UTC, result succeeded",
-		"#7 completed", "#9 host terminated", "volumes gone "+casts[0].Host.Volumes[0], "#10 sealed",
+		"#5 JIT config released", "#6 started", "#7 GitHub said concluded 2026-03-02 09:00:07.000 UTC, result succeeded",
+		"#8 completed", "#10 host terminated", "volumes gone "+casts[0].Host.Volumes[0], "#11 sealed",
 	)
 	b, err := json.Marshal(x)
-	if err != nil || !strings.Contains(string(b), `{"name":"approved by","value":"octo-approver (id 2002)","record":1}`) {
+	if err != nil || !strings.Contains(string(b), `{"name":"approved by","value":"octo-approver (id 2002)","record":2}`) {
 		t.Errorf("JSON = %s, %v, want the approver with its record", b, err)
 	}
 }

@@ -1,105 +1,146 @@
 package github
 
 import (
+	"cmp"
 	"errors"
-	"sync"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// ledger remembers when each review of a run was first seen, and in which
-// attempt: GitHub's list has neither, and keeps the reviews of all attempts.
-// It lives in memory. After a restart an attempt beyond the first has reviews
-// that cannot be attributed, and those say so. It is safe for concurrent use.
-type ledger struct {
-	mu   *sync.Mutex
-	runs map[runKey]*runRecord
-}
+// The list of a run's reviews has no time, no attempt and no job, and keeps the
+// reviews of all attempts for ever. So a review counts for an attempt only when
+// something else says that it was given in it:
+//
+//   - a webhook, which names the attempt; the list has to confirm that such a
+//     review exists, because the list is what GitHub acts on;
+//   - the list itself, seen while the run is in its first attempt: there was no
+//     other attempt that the review could be of.
+//
+// Everything else is unattributed and approves nothing. Seeing a review for the
+// first time during a later attempt proves nothing: it can have been given at
+// the end of the attempt before, after we had looked.
 
-// runKey is a run's environment.
-type runKey struct{ run, environment int64 }
-
-// runRecord is what was seen of one environment's reviews in one run.
-type runRecord struct {
-	at      time.Time // of the last look
-	attempt int64     // at the last look
-	seen    map[reviewKey][]sighting
-}
-
-// reviewKey is what tells reviews apart. A login can be renamed, so it is not
-// part of it.
+// reviewKey is what tells reviews of a list apart. A login can be renamed, so it
+// is not part of it.
 type reviewKey struct {
 	account int64
 	state   string
 }
 
-// sighting is when one review was first seen. The list has no ids, so equal
-// reviews are told apart by their number only.
-type sighting struct {
-	attempt           int64
-	notBefore, seenAt time.Time
-	attributed        bool
+// reviews is what is known about the reviews of one environment in one run.
+type reviews struct {
+	attempt int64
+	// list is GitHub's list now, known what the log holds of this run.
+	list  []verdict
+	known []runner.Reviewed
+	// repository, run and environment name what new sightings are of.
+	repository, environment string
+	run                     int64
+	// checkRun is the job that is decided on, 0 if unknown.
+	checkRun int64
+	now      time.Time
 }
 
-// ledgerKeeps is how long a run is remembered: GitHub allows re-runs for 30
-// days after the first.
-// https://docs.github.com/en/actions/how-tos/manage-workflow-runs/re-run-workflows-and-jobs
-const ledgerKeeps = 32 * 24 * time.Hour
+var errReviewsContradict = errors.New("the log knows a review that GitHub's list does not show")
 
-// stateUnattributed marks a review that may belong to an earlier attempt.
-const stateUnattributed = "unattributed"
-
-func newLedger() ledger {
-	return ledger{mu: new(sync.Mutex), runs: map[runKey]*runRecord{}}
-}
-
-// look notes what the list shows now and returns the reviews that count for
-// this attempt. A review that was first seen in an earlier attempt was spent
-// there. A new one belongs to this attempt if this is the first, or if we
-// looked in this attempt or the one before and it was not there.
-func (l ledger) look(run, environment, attempt int64, list []verdict, now time.Time) ([]runner.Approval, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	key := runKey{run, environment}
-	rec := l.runs[key]
-	if rec == nil {
-		l.forget(now)
-		rec = &runRecord{seen: map[reviewKey][]sighting{}}
-		l.runs[key] = rec
-	}
-	if attempt < rec.attempt {
-		return nil, errors.New("the run's attempt went back")
-	}
-	attributed := attempt == 1 || rec.attempt >= attempt-1 && !rec.at.IsZero()
-	out := []runner.Approval{}
-	count := map[reviewKey]int{}
-	for _, v := range list {
-		id := reviewKey{v.by.ID, v.state}
-		n := count[id]
-		count[id]++
-		if n == len(rec.seen[id]) {
-			rec.seen[id] = append(rec.seen[id], sighting{attempt, rec.at, now, attributed})
+// attribute returns the reviews that count for this attempt, and the sightings
+// that the log does not hold yet. It is pure.
+func (r reviews) attribute() (counted []runner.Approval, fresh []runner.Reviewed, err error) {
+	counted = []runner.Approval{}
+	shown := map[reviewKey][]verdict{}
+	var order []reviewKey
+	for _, v := range r.list {
+		key := reviewKey{v.by.ID, v.state}
+		if shown[key] == nil {
+			order = append(order, key)
 		}
-		s := rec.seen[id][n]
-		if s.attempt != attempt {
+		shown[key] = append(shown[key], v)
+	}
+	told, seen := r.sorted()
+	for _, known := range []map[reviewKey][]runner.Reviewed{told, seen} {
+		for key, list := range known {
+			if len(list) > len(shown[key]) {
+				// The list lags behind, or somebody changed history.
+				return nil, nil, errReviewsContradict
+			}
+		}
+	}
+	for _, key := range order {
+		by := shown[key][0].by
+		for _, review := range told[key] {
+			if review.RunAttempt == r.attempt && covers(review, r.checkRun) {
+				counted = append(counted, approvalOf(by, review, review.State))
+			}
+		}
+		// What no webhook explains is a sighting of the list.
+		approvals, news := r.sightings(key, by, len(shown[key])-len(told[key]), seen[key])
+		counted, fresh = append(counted, approvals...), append(fresh, news...)
+	}
+	return counted, fresh, nil
+}
+
+// sightings are n reviews of one account and state that only the list shows.
+func (r reviews) sightings(key reviewKey, by runner.Person, n int, seen []runner.Reviewed) (counted []runner.Approval, fresh []runner.Reviewed) {
+	for i := range n {
+		var s runner.Reviewed
+		if i < len(seen) {
+			s = seen[i]
+		} else {
+			s = runner.Reviewed{
+				Repository: r.repository, RunID: r.run, Environment: r.environment, By: by, State: key.state,
+				Source: runner.SourceREST, Nth: i, SeenAt: r.now,
+			}
+			if r.attempt == 1 {
+				s.RunAttempt = 1
+			}
+			fresh = append(fresh, s)
+		}
+		switch s.RunAttempt {
+		case r.attempt:
+			counted = append(counted, approvalOf(by, s, s.State))
+		case 0:
+			counted = append(counted, approvalOf(by, s, runner.StateUnattributed))
+		}
+	}
+	return counted, fresh
+}
+
+// covers says that the review was of this job: a webhook names the jobs that it
+// decided. Where either is unknown the environment alone counts.
+func covers(r runner.Reviewed, checkRun int64) bool {
+	return checkRun == 0 || len(r.Jobs) == 0 || slices.Contains(r.Jobs, checkRun)
+}
+
+// sorted is what the log knows of this environment: what webhooks told, by time,
+// and what the list showed, by its number.
+func (r reviews) sorted() (told, seen map[reviewKey][]runner.Reviewed) {
+	told, seen = map[reviewKey][]runner.Reviewed{}, map[reviewKey][]runner.Reviewed{}
+	for _, k := range r.known {
+		if k.RunID != r.run || !strings.EqualFold(k.Environment, r.environment) {
 			continue
 		}
-		a := runner.Approval{By: v.by, State: v.state, Source: "rest", NotBefore: s.notBefore, SeenAt: s.seenAt}
-		if !s.attributed {
-			a.State = stateUnattributed
+		key := reviewKey{k.By.ID, k.State}
+		if k.Source == runner.SourceWebhook {
+			told[key] = append(told[key], k)
+		} else {
+			seen[key] = append(seen[key], k)
 		}
-		out = append(out, a)
 	}
-	rec.at, rec.attempt = now, attempt
-	return out, nil
+	for _, list := range told {
+		slices.SortStableFunc(list, func(a, b runner.Reviewed) int { return a.SeenAt.Compare(b.SeenAt) })
+	}
+	for _, list := range seen {
+		slices.SortStableFunc(list, func(a, b runner.Reviewed) int { return cmp.Compare(a.Nth, b.Nth) })
+	}
+	return told, seen
 }
 
-// forget drops runs that can no longer be re-run.
-func (l ledger) forget(now time.Time) {
-	for key, rec := range l.runs {
-		if now.Sub(rec.at) > ledgerKeeps {
-			delete(l.runs, key)
-		}
+// approvalOf names the account as it is called now.
+func approvalOf(by runner.Person, r runner.Reviewed, state string) runner.Approval {
+	return runner.Approval{
+		By: by, State: state, Source: r.Source, Delivery: r.Delivery, NotBefore: r.NotBefore, SeenAt: r.SeenAt,
 	}
 }

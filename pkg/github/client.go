@@ -14,16 +14,20 @@ import (
 	gh "github.com/google/go-github/v60/github"
 	"go.uber.org/zap"
 
+	"github.com/runnerward/runnerward/pkg/ghapp"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-// AppAuth authenticates as an installation of a GitHub App. It needs to read
-// the organization's self-hosted runners and members, and of the repositories
-// Actions, contents and metadata; to cancel runs, Actions write.
-type AppAuth struct {
-	ClientID       string
-	InstallationID int64
-	PrivateKeyPEM  supervisor.Secret
+// App signs in as a GitHub App; pkg/ghapp is one. It needs to read the
+// organization's self-hosted runners and members, and of the repositories
+// Actions, contents, deployments, pull requests and metadata; to cancel runs,
+// Actions write; to answer as a protection rule, Deployments write.
+type App interface {
+	// JWT is the App's own token, Token that of its installation.
+	JWT(context.Context) (string, error)
+	Token(context.Context) (string, error)
+	// Drop forgets a token that GitHub refused.
+	Drop(token string)
 }
 
 // Config says which organization to ask about and how to reach its GitHub.
@@ -38,8 +42,10 @@ type Config struct {
 	// Transport replaces the connection to GitHub, RootCAs and Proxy with it.
 	Transport http.RoundTripper
 	// Exactly one of App and Token authenticates.
-	App   *AppAuth
+	App   App
 	Token supervisor.Secret
+	// InstallationID is the App's installation whose news count; 0 is any.
+	InstallationID int64
 	// Environment is the deployment environment whose protection and
 	// approvals count, ApproverTeams the teams whose members may approve.
 	Environment   string
@@ -49,6 +55,11 @@ type Config struct {
 	Group              string
 	Labels             []string
 	RunnerScaleSetName string
+	// Workflows are the references of the catalogue of deploy workflows.
+	Workflows []string
+	// SAMLNames asks the audit log whom the identity provider knows an
+	// approver as.
+	SAMLNames bool
 	// Timeout bounds all requests of one call together; 0 is 30 s.
 	Timeout time.Duration
 }
@@ -69,33 +80,34 @@ func (c Config) Validate() error {
 		problems = append(problems, errors.New("no credentials: an app or a token is needed"))
 	case c.App != nil && c.Token.Reveal() != "":
 		problems = append(problems, errors.New("an app and a token are given; only one can be used"))
-	case c.App != nil && (c.App.ClientID == "" || c.App.InstallationID <= 0 || c.App.PrivateKeyPEM.Reveal() == ""):
-		problems = append(problems, errors.New("app: client id, installation id and private key are all needed"))
 	}
 	return errors.Join(problems...)
 }
 
-// urls are the server and the base of its REST API: api.HOST for github.com
-// and ghe.com, HOST/api/v3 for GitHub Enterprise Server.
+// urls are the server and the base of its REST API.
 func (c Config) urls() (server string, api *url.URL, err error) {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
-		return "", nil, errors.New("url: want https://HOST")
+	api, err = ghapp.APIBase(c.URL)
+	if err != nil {
+		return "", nil, err
 	}
-	host := strings.TrimPrefix(strings.ToLower(u.Host), "www.")
-	if host == "github.com" || strings.HasSuffix(host, ".ghe.com") {
-		return u.Scheme + "://" + host, &url.URL{Scheme: u.Scheme, Host: "api." + host, Path: "/"}, nil
+	host := api.Host
+	if api.Path == "/" { // github.com and GHE.com have a host of its own for it
+		host = strings.TrimPrefix(host, "api.")
 	}
-	return u.Scheme + "://" + host, &url.URL{Scheme: u.Scheme, Host: host, Path: "/api/v3/"}, nil
+	return api.Scheme + "://" + host, api, nil
 }
 
 // Client implements supervisor.GitHub. It is safe for concurrent use.
 type Client struct {
-	cfg       Config
-	server    string
-	rest      *gh.Client
-	log       *zap.Logger
-	approvals ledger
+	cfg    Config
+	server string
+	rest   *gh.Client
+	// app speaks as the App itself, nil without one.
+	app   *Client
+	log   *zap.Logger
+	meter *meter
+	heard *heardSet
+	names *names
 }
 
 var _ supervisor.GitHub = (*Client)(nil)
@@ -114,14 +126,27 @@ func New(cfg Config, logger *zap.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	auth, err := newAuthTransport(cfg, api, newTransport(cfg.Transport, cfg.RootCAs, cfg.Proxy))
-	if err != nil {
-		return nil, err
+	meter := newMeter(newTransport(cfg.Transport, cfg.RootCAs, cfg.Proxy))
+	c := &Client{cfg: cfg, server: server, log: logger, meter: meter, heard: &heardSet{}, names: &names{}}
+	as := func(token func(context.Context) (string, error), drop func(string)) *gh.Client {
+		in := signedIn{next: newRevalidating(meter), api: api, token: token, drop: drop}
+		rest := gh.NewClient(&http.Client{Transport: in, Timeout: cfg.Timeout, CheckRedirect: sameHost})
+		rest.BaseURL = api
+		return rest
 	}
-	rest := gh.NewClient(&http.Client{Transport: auth, Timeout: cfg.Timeout, CheckRedirect: sameHost})
-	rest.BaseURL = api
-	return &Client{cfg: cfg, server: server, rest: rest, log: logger, approvals: newLedger()}, nil
+	if cfg.App == nil {
+		c.rest = as(func(context.Context) (string, error) { return cfg.Token.Reveal(), nil }, nil)
+		return c, nil
+	}
+	c.rest = as(cfg.App.Token, cfg.App.Drop)
+	itself := *c
+	itself.rest = as(cfg.App.JWT, cfg.App.Drop)
+	c.app = &itself
+	return c, nil
 }
+
+// Health implements supervisor.GitHub.
+func (c *Client) Health() supervisor.GitHubHealth { return c.meter.health() }
 
 // sameHost follows redirects of renamed repositories, and no others: the
 // request carries a credential.
@@ -141,35 +166,35 @@ func (c *Client) get(ctx context.Context, op, path string) ([]byte, error) {
 	return body, err
 }
 
-// page reads one page of a list and says the number of the next, 0 if none.
-func (c *Client) page(ctx context.Context, op, path string) ([]byte, int, error) {
+// page reads one page of a list; the answer says where the next is.
+func (c *Client) page(ctx context.Context, op, path string) ([]byte, *gh.Response, error) {
 	req, err := c.rest.NewRequest(http.MethodGet, path, nil)
 	if err != nil {
-		return nil, 0, &Error{Op: op, Cause: errNoAnswer}
+		return nil, nil, &Error{Op: op, Cause: errNoAnswer}
 	}
 	var body bytes.Buffer
 	resp, err := c.rest.Do(ctx, req, &body)
 	if err != nil {
-		return nil, 0, failed(op, httpResponse(resp), err)
+		return nil, nil, failed(op, httpResponse(resp), err)
 	}
-	return body.Bytes(), resp.NextPage, nil
+	return body.Bytes(), resp, nil
 }
 
 // pages reads a whole list, page by page.
 func (c *Client) pages(ctx context.Context, op, path string, add func([]byte) error) error {
 	next := 1
 	for range maxPages {
-		body, following, err := c.page(ctx, op, fmt.Sprintf("%s?per_page=100&page=%d", path, next))
+		body, resp, err := c.page(ctx, op, fmt.Sprintf("%s?per_page=100&page=%d", path, next))
 		if err != nil {
 			return err
 		}
 		if err := add(body); err != nil {
 			return &Error{Op: op, Cause: err}
 		}
-		if following == 0 {
+		if resp.NextPage == 0 {
 			return nil
 		}
-		next = following
+		next = resp.NextPage
 	}
 	return &Error{Op: op, Cause: fmt.Errorf("more than %d pages", maxPages)}
 }

@@ -247,32 +247,20 @@ type group struct {
 	SelectedWorkflows     []string `json:"selected_workflows"`
 }
 
-// decodeGroups returns the groups of this name on one page of the list.
-func decodeGroups(body []byte, name string) ([]runner.Group, error) {
+// decodeGroups reads one page of the list.
+func decodeGroups(body []byte) ([]group, error) {
 	var page struct {
 		Groups *[]group `json:"runner_groups"`
 	}
 	if err := decode(body, &page); err != nil || page.Groups == nil {
 		return nil, errMalformed
 	}
-	var out []runner.Group
 	for _, g := range *page.Groups {
-		if g.Name != name {
-			continue
-		}
-		if g.ID <= 0 {
+		if g.ID <= 0 || g.Name == "" {
 			return nil, errMalformed
 		}
-		found := runner.Group{
-			ID: g.ID, Name: g.Name, Visibility: g.Visibility, AllowsPublic: g.AllowsPublic,
-			RestrictedToWorkflows: g.RestrictedToWorkflows, SelectedWorkflows: g.SelectedWorkflows,
-		}
-		if g.InheritedAllowsPublic != nil && *g.InheritedAllowsPublic {
-			found.AllowsPublic = g.InheritedAllowsPublic
-		}
-		out = append(out, found)
 	}
-	return out, nil
+	return *page.Groups, nil
 }
 
 // decodeRepositoryIDs reads one page of a group's repositories.

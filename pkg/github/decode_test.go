@@ -115,68 +115,6 @@ func TestDecodeApprovals(t *testing.T) {
 	}
 }
 
-func TestApprovalsAreSpentByTheirAttempt(t *testing.T) {
-	at := func(minute int) time.Time { return time.Date(2026, 1, 2, 3, minute, 0, 0, time.UTC) }
-	v := func(id int64) verdict { return verdict{runner.Person{ID: id, Login: "x"}, "approved"} }
-	type seen struct {
-		id                int64
-		state             string
-		notBefore, seenAt time.Time
-	}
-	type step struct {
-		attempt int64
-		list    []verdict
-		want    []seen
-	}
-	tests := []struct {
-		name  string
-		steps []step
-	}{
-		{"the first look of the first attempt has no lower bound, later ones have", []step{
-			{1, []verdict{v(1)}, []seen{{1, "approved", time.Time{}, at(0)}}},
-			{1, []verdict{v(2), v(1)}, []seen{{2, "approved", at(0), at(1)}, {1, "approved", time.Time{}, at(0)}}},
-		}},
-		{"an approval that is spent does not count again, a new one by the same account does", []step{
-			{1, []verdict{v(1)}, []seen{{1, "approved", time.Time{}, at(0)}}},
-			{2, []verdict{v(1)}, nil},
-			{2, []verdict{v(1), v(1)}, []seen{{1, "approved", at(1), at(2)}}},
-			{3, []verdict{v(1), v(1)}, nil},
-		}},
-		{"without a record of the earlier attempt nothing can be attributed, except what came while we looked", []step{
-			{2, []verdict{v(1)}, []seen{{1, stateUnattributed, time.Time{}, at(0)}}},
-			{2, []verdict{v(1), v(2)}, []seen{{1, stateUnattributed, time.Time{}, at(0)}, {2, "approved", at(0), at(1)}}},
-		}},
-		{"an attempt that was missed leaves what came since unattributed", []step{
-			{1, nil, nil},
-			{3, []verdict{v(1)}, []seen{{1, stateUnattributed, at(0), at(1)}}},
-		}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			l := newLedger()
-			for i, s := range test.steps {
-				list, err := l.look(9, 7, s.attempt, s.list, at(i))
-				var got []seen
-				for _, a := range list {
-					got = append(got, seen{a.By.ID, a.State, a.NotBefore, a.SeenAt})
-				}
-				if err != nil || !reflect.DeepEqual(got, s.want) {
-					t.Errorf("look %d = %+v, %v, want %+v", i, got, err, s.want)
-				}
-			}
-		})
-	}
-	l := newLedger()
-	_, _ = l.look(9, 7, 2, nil, at(0))
-	if _, err := l.look(9, 7, 1, nil, at(1)); err == nil {
-		t.Error("look() at an earlier attempt = nil, want an error")
-	}
-	_, _ = l.look(10, 7, 1, nil, at(0).Add(ledgerKeeps+time.Hour))
-	if len(l.runs) != 1 {
-		t.Errorf("%d runs are remembered, want the old one forgotten", len(l.runs))
-	}
-}
-
 var tokenTime = time.Unix(1_800_000_000, 0).UTC()
 
 const goodClaims = `{"jti":"example-id","sub":"repo:acme/app:environment:production","exp":1800000300,"iat":1800000000,"nbf":1799999700,` +
@@ -276,9 +214,9 @@ func FuzzDecodeClaims(f *testing.F) {
 func FuzzDecodeLists(f *testing.F) {
 	f.Add([]byte(`{"runner_groups":[{"id":3,"name":"g"}],"repositories":[{"id":1}],"jobs":[{"check_run_url":"https://x/check-runs/5"}],"object":{"type":"commit","sha":"a"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		groups, _ := decodeGroups(body, "g")
+		groups, _ := decodeGroups(body)
 		for _, g := range groups {
-			if g.ID <= 0 || g.Name != "g" {
+			if g.ID <= 0 || g.Name == "" {
 				t.Errorf("decodeGroups(%q) = %+v", body, g)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	gh "github.com/google/go-github/v60/github"
+
+	"github.com/runnerward/runnerward/pkg/ghapp"
 )
 
 // Error is a question that GitHub did not answer. It deliberately holds
@@ -60,6 +62,11 @@ func failed(op string, resp *http.Response, err error) error {
 	case primary || secondary || limited(resp):
 		e.Cause = ErrRateLimited
 		e.RetryAfter = retryAfter(resp)
+	case errors.Is(err, ErrRateLimited):
+		e.Cause = ErrRateLimited
+		if h, ok := errors.AsType[*held](err); ok {
+			e.RetryAfter = h.wait.Round(time.Second)
+		}
 	case errors.Is(err, context.Canceled):
 		e.Cause = context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
@@ -67,7 +74,10 @@ func failed(op string, resp *http.Response, err error) error {
 	case errors.Is(err, errRedirect):
 		e.Cause = errRedirect
 	case e.Status == 0:
-		e.Cause = errNoAnswer
+		e.Cause = ghapp.NetworkCause(err)
+		if signIn, ok := errors.AsType[*ghapp.Error](err); ok {
+			e.Status, e.RetryAfter, e.Cause = signIn.Status, signIn.RetryAfter, signIn
+		}
 	case e.Status < 300:
 		e.Cause = errMalformed
 	default:

@@ -20,42 +20,50 @@ const maxConcurrent = 4
 // Facts implements supervisor.GitHub. It asks for the run first, then for
 // everything else at once, and fails when any of it stays unknown. Only a
 // team membership that cannot be learned is left unknown in the answer.
-func (c *Client) Facts(ctx context.Context, offered runner.Offered) (runner.Facts, error) {
+func (c *Client) Facts(ctx context.Context, offered runner.Offered, known []runner.Reviewed) (runner.Facts, []runner.Reviewed, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	q := query{Client: c, offered: offered, repo: "repos/" + offered.Repository, at: time.Now().UTC()}
+	q := query{Client: c, offered: offered, known: known, repo: "repos/" + offered.Repository, at: time.Now().UTC()}
 	if err := q.askRun(ctx); err != nil {
-		return runner.Facts{}, err
+		return runner.Facts{}, nil, err
 	}
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.SetLimit(maxConcurrent)
-	for _, ask := range []func(context.Context) error{q.askReviews, q.askJobs, q.askRef, q.askAuthor, q.askGroup} {
+	for _, ask := range []func(context.Context) error{q.askReviews, q.askJobs, q.askRefAndPusher, q.askAuthor, q.askPulls, q.askGroup} {
 		g.Go(func() error { return ask(groupCtx) })
 	}
 	if err := g.Wait(); err != nil {
-		return runner.Facts{}, err
+		return runner.Facts{}, nil, err
+	}
+	fresh, err := q.attributeReviews(ctx)
+	if err != nil {
+		return runner.Facts{}, nil, err
 	}
 	f := q.facts()
 	if err := runner.Validate(f); err != nil {
-		return runner.Facts{}, fmt.Errorf("facts of run %d: %w", offered.RunID, err)
+		return runner.Facts{}, nil, fmt.Errorf("facts of run %d: %w", offered.RunID, err)
 	}
-	return f, nil
+	return f, fresh, nil
 }
 
 // query is one call of Facts. Each ask method writes fields of its own.
 type query struct {
 	*Client
 	offered runner.Offered
+	known   []runner.Reviewed
 	repo    string // path of the repository
 	at      time.Time
 
 	repository repository
 	run        run
 	env        *runner.Environment
+	verdicts   []verdict
 	approvals  []runner.Approval
 	checkRun   int64
 	ref        string
+	pusher     *runner.Person
 	author     *runner.Person
+	pulls      []runner.Person
 	group      *runner.Group
 }
 
@@ -77,6 +85,8 @@ func (q *query) facts() runner.Facts {
 		Actor:           *q.run.Actor.person(),
 		TriggeringActor: *q.run.TriggeringActor.person(),
 		HeadAuthor:      q.author,
+		TagPusher:       q.pusher,
+		PullAuthors:     q.pulls,
 		Environment:     q.env,
 		Approvals:       q.approvals,
 		Group:           q.group,
@@ -130,31 +140,42 @@ func ask[T any](ctx context.Context, c *Client, op, path string, decode func([]b
 	return v, nil
 }
 
-// askReviews reads the environment, its reviews in this run and whether the
-// reviewers may review. An environment that is not found is unknown: GitHub
-// answers the same when the credential may not see it.
-func (q *query) askReviews(ctx context.Context) error {
+// askEnvironment reads the environment. One that is not found is unknown:
+// GitHub answers the same when the credential may not see it.
+func (q *query) askEnvironment(ctx context.Context) (err error) {
 	path := q.repo + "/environments/" + url.PathEscape(q.cfg.Environment)
-	var err error
-	if q.env, err = ask(ctx, q.Client, "read environment", path, decodeEnvironment); err != nil {
+	q.env, err = ask(ctx, q.Client, "read environment", path, decodeEnvironment)
+	return err
+}
+
+// askReviews reads the environment and the reviews of it in this run.
+func (q *query) askReviews(ctx context.Context) (err error) {
+	if err := q.askEnvironment(ctx); err != nil {
 		return err
 	}
-	verdicts, err := ask(ctx, q.Client, "read approvals", q.runPath()+"/approvals", func(body []byte) ([]verdict, error) {
+	q.verdicts, err = ask(ctx, q.Client, "read approvals", q.runPath()+"/approvals", func(body []byte) ([]verdict, error) {
 		return decodeApprovals(body, q.env.ID)
 	})
+	return err
+}
+
+// attributeReviews finds out which reviews count, and whether those who gave
+// them may review.
+func (q *query) attributeReviews(ctx context.Context) (fresh []runner.Reviewed, err error) {
+	q.approvals, fresh, err = reviews{
+		attempt: q.run.Attempt, list: q.verdicts, known: q.known, checkRun: q.checkRun, now: time.Now().UTC(),
+		repository: q.repository.FullName, environment: q.env.Name, run: q.run.ID,
+	}.attribute()
 	if err != nil {
-		return err
-	}
-	q.approvals, err = q.Client.approvals.look(q.run.ID, q.env.ID, q.run.Attempt, verdicts, time.Now().UTC())
-	if err != nil {
-		return &Error{Op: "read approvals", Cause: err}
+		return nil, &Error{Op: "read approvals", Cause: err}
 	}
 	for i := range q.approvals {
 		a := &q.approvals[i]
 		a.EnvironmentID, a.Environment = q.env.ID, q.env.Name
 		a.Team, a.InTeam = q.askTeams(ctx, a.By.Login)
+		a.NameID = q.nameID(ctx, a.By)
 	}
-	return nil
+	return fresh, nil
 }
 
 // askTeams finds a configured team that the account is an active member of.
@@ -237,6 +258,14 @@ func subset(part, whole []string) bool {
 	return true
 }
 
+// askRefAndPusher finds the reference, and who pushed it if it is a tag.
+func (q *query) askRefAndPusher(ctx context.Context) error {
+	if err := q.askRef(ctx); err != nil {
+		return err
+	}
+	return q.askPusher(ctx)
+}
+
 // askRef says which reference the run was started for. The API shows branch
 // and tag alike in head_branch, so a tag counts only if it names the commit.
 func (q *query) askRef(ctx context.Context) error {
@@ -297,32 +326,4 @@ func (q *query) askAuthor(ctx context.Context) (err error) {
 		return decodeAuthor(body, q.run.HeadSHA)
 	})
 	return err
-}
-
-// askGroup finds the runner group by its name, with the repositories that may
-// use it.
-func (q *query) askGroup(ctx context.Context) error {
-	const op = "list runner groups"
-	path := "orgs/" + url.PathEscape(q.cfg.Org) + "/actions/runner-groups"
-	var found []runner.Group
-	err := q.pages(ctx, op, path, func(body []byte) error {
-		groups, err := decodeGroups(body, q.cfg.Group)
-		found = append(found, groups...)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if len(found) != 1 {
-		return &Error{Op: op, Cause: fmt.Errorf("%d runner groups have the configured name", len(found))}
-	}
-	q.group = &found[0]
-	if q.group.Visibility != "selected" {
-		return nil
-	}
-	return q.pages(ctx, "list repositories of runner group", fmt.Sprintf("%s/%d/repositories", path, q.group.ID), func(body []byte) error {
-		ids, err := decodeRepositoryIDs(body)
-		q.group.RepositoryIDs = append(q.group.RepositoryIDs, ids...)
-		return err
-	})
 }

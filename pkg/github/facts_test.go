@@ -12,20 +12,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/runnerward/runnerward/pkg/ghapp"
 	"github.com/runnerward/runnerward/pkg/github"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-func must[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("Facts() = %v", err)
-		}
-		return v
+// facts gathers facts as a daemon does that remembers nothing yet.
+func facts(t *testing.T, c *github.Client, job runner.Offered, known ...runner.Reviewed) runner.Facts {
+	t.Helper()
+	f, _, err := c.Facts(t.Context(), job, known)
+	if err != nil {
+		t.Fatalf("Facts() = %v", err)
 	}
+	return f
 }
 
 func approve(t *testing.T, w *world, run simgithub.Run, login string) {
@@ -40,7 +41,7 @@ func TestFactsOfAnApprovedDeploy(t *testing.T) {
 	run := w.deploy(t)
 	approve(t, w, run, "approver")
 	before := time.Now()
-	f := must[runner.Facts](t)(w.client(t, w.config()).Facts(t.Context(), offer(run)))
+	f := facts(t, w.client(t, w.config()), offer(run))
 	if err := runner.Validate(f); err != nil {
 		t.Errorf("Validate() = %v", err)
 	}
@@ -52,7 +53,7 @@ func TestFactsOfAnApprovedDeploy(t *testing.T) {
 	want := runner.Facts{
 		FetchedAt: f.FetchedAt, ServerURL: w.server.URL, Repository: "acme/clinical-platform", RepositoryID: run.RepositoryID,
 		OwnerID: 65, RunID: run.ID, RunAttempt: 1, CheckRunID: run.CheckRunID, Event: "push", Ref: "refs/tags/v1.2.3",
-		HeadSHA: headSHA, WorkflowPath: ".github/workflows/release.yml",
+		HeadSHA: headSHA, WorkflowPath: ".github/workflows/release.yml", TagPusher: &dev, PullAuthors: []runner.Person{},
 		JobWorkflow: runner.Workflow{Ref: workflow, SHA: workflowSHA}, Actor: dev, TriggeringActor: dev, HeadAuthor: &dev,
 		Environment: &runner.Environment{
 			ID: env, Name: "production", HasReviewers: new(true), ReviewerTeams: []string{"prod-approvers", "on-call"},
@@ -79,7 +80,7 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 	t.Run("approved by the one who started it", func(t *testing.T) {
 		run := w.deploy(t)
 		approve(t, w, run, "dev")
-		f := must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		f := facts(t, c, offer(run))
 		if len(f.Approvals) != 1 || f.Approvals[0].By.ID != f.Actor.ID {
 			t.Errorf("approvals = %+v, want that of %+v", f.Approvals, f.Actor)
 		}
@@ -87,7 +88,7 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 	t.Run("approved by a reviewer of a team that may not", func(t *testing.T) {
 		run := w.deploy(t)
 		approve(t, w, run, "outsider")
-		f := must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		f := facts(t, c, offer(run))
 		if len(f.Approvals) != 1 || f.Approvals[0].InTeam == nil || *f.Approvals[0].InTeam || f.Approvals[0].Team != "" {
 			t.Errorf("approvals = %+v, want one that is in no team", f.Approvals)
 		}
@@ -97,7 +98,7 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 		if err := w.sim.Bypass(run.ID); err != nil {
 			t.Fatal(err)
 		}
-		f := must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		f := facts(t, c, offer(run))
 		if f.Approvals == nil || len(f.Approvals) != 0 || !*f.Environment.HasReviewers {
 			t.Errorf("approvals = %+v, want none, and reviewers that should have", f.Approvals)
 		}
@@ -105,7 +106,10 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 	t.Run("run again: the approval of the first attempt is spent", func(t *testing.T) {
 		run := w.deploy(t)
 		approve(t, w, run, "approver")
-		must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		_, known, err := c.Facts(t.Context(), offer(run), nil)
+		if err != nil || len(known) != 1 || known[0].RunAttempt != 1 {
+			t.Fatalf("Facts() saw %+v, %v, want one review of attempt 1", known, err)
+		}
 		if err := w.sim.Cancel(run.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -113,25 +117,20 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := must[runner.Facts](t)(c.Facts(t.Context(), offer(again)))
+		f := facts(t, c, offer(again), known...)
 		if f.RunAttempt != 2 || len(f.Approvals) != 0 || f.TriggeringActor.Login != "approver" || f.Actor.Login != "dev" {
 			t.Errorf("Facts() = %+v, want attempt 2 of approver without approvals", f)
 		}
-		approve(t, w, again, "approver")
-		f = must[runner.Facts](t)(c.Facts(t.Context(), offer(again)))
-		if len(f.Approvals) != 1 || f.Approvals[0].State != "approved" || f.Approvals[0].NotBefore.IsZero() {
-			t.Errorf("approvals = %+v, want the new one with its lower bound", f.Approvals)
-		}
-		// A client that was not there cannot say which attempt they belong to.
-		f = must[runner.Facts](t)(w.client(t, w.config()).Facts(t.Context(), offer(again)))
-		if len(f.Approvals) != 2 || f.Approvals[0].State != "unattributed" || f.Approvals[1].State != "unattributed" {
-			t.Errorf("approvals = %+v, want two that are unattributed", f.Approvals)
+		// A memory that was not there cannot say which attempt it belongs to.
+		f = facts(t, c, offer(again))
+		if len(f.Approvals) != 1 || f.Approvals[0].State != "unattributed" {
+			t.Errorf("approvals = %+v, want one that is unattributed", f.Approvals)
 		}
 	})
 	t.Run("of a branch, by an author without an account", func(t *testing.T) {
 		run := w.deploy(t, func(s *simgithub.RunSpec) { s.Tag = "" })
 		w.answers("/commits/"+headSHA, body(200, `{"sha":"`+headSHA+`","author":null}`))
-		f := must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		f := facts(t, c, offer(run))
 		if f.Ref != "refs/heads/main" || f.HeadAuthor != nil {
 			t.Errorf("ref %q author %+v, want refs/heads/main and nobody", f.Ref, f.HeadAuthor)
 		}
@@ -139,7 +138,7 @@ func TestFactsOfOtherDeploys(t *testing.T) {
 	t.Run("of a workflow that the run does not refer to", func(t *testing.T) {
 		o := offer(w.deploy(t))
 		o.WorkflowRef = "evil/w/.github/workflows/d.yml@refs/tags/v1"
-		f := must[runner.Facts](t)(c.Facts(t.Context(), o))
+		f := facts(t, c, o)
 		if f.JobWorkflow.Ref != o.WorkflowRef || f.JobWorkflow.SHA != "" {
 			t.Errorf("job workflow = %+v, want no commit", f.JobWorkflow)
 		}
@@ -209,7 +208,7 @@ func TestFactsOfOddAnswers(t *testing.T) {
 				test.answer = http.NotFound
 			}
 			w.answers(test.suffix, test.answer)
-			f, err := w.client(t, w.config()).Facts(t.Context(), offer(run))
+			f, _, err := w.client(t, w.config()).Facts(t.Context(), offer(run), nil)
 			switch {
 			case test.want == nil && err == nil:
 				t.Errorf("Facts() = %+v, want an error", f)
@@ -250,12 +249,12 @@ func TestAnnotatedTagsAndPages(t *testing.T) {
 		body(200, `{"repositories":[{"id":3}]}`)(rw, r)
 	})
 	c := w.client(t, w.config())
-	f := must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+	f := facts(t, c, offer(run))
 	if f.Ref != "refs/tags/v1.2.3" || !reflect.DeepEqual(f.Group.RepositoryIDs, []int64{1, 2, 3}) {
 		t.Errorf("ref %q, repositories %v, want the tag and three", f.Ref, f.Group.RepositoryIDs)
 	}
 	w.answers("/repositories", body(200, `{"repositories":[{"id":1}]}`, "Link", `<https://x/y?page=2>; rel="next"`))
-	if _, err := c.Facts(t.Context(), offer(run)); err == nil || !strings.Contains(err.Error(), "pages") {
+	if _, _, err := c.Facts(t.Context(), offer(run), nil); err == nil || !strings.Contains(err.Error(), "pages") {
 		t.Errorf("Facts() over endless pages = %v, want an error", err)
 	}
 }
@@ -283,7 +282,7 @@ func TestErrorsSayWhatAndNothingMore(t *testing.T) {
 			w.answers("/environments/production", test.answer)
 			w.answers("/cancel", test.answer)
 			c := w.client(t, w.config())
-			_, err := c.Facts(t.Context(), offer(run))
+			_, _, err := c.Facts(t.Context(), offer(run), nil)
 			if err == nil || !strings.Contains(err.Error(), test.says) || !strings.HasPrefix(err.Error(), "read environment: ") || test.is != nil && !errors.Is(err, test.is) {
 				t.Errorf("Facts() = %v, want an error that says %q", err, test.says)
 			}
@@ -302,7 +301,7 @@ func TestFactsEndsWithItsTimeout(t *testing.T) {
 	w.answers("/approvals", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	cfg := w.config()
 	cfg.Timeout = 100 * time.Millisecond
-	if _, err := w.client(t, cfg).Facts(t.Context(), offer(run)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := w.client(t, cfg).Facts(t.Context(), offer(run), nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Facts() = %v, want a deadline", err)
 	}
 }
@@ -349,10 +348,10 @@ func TestInstallationTokensAreMadeOnceAndKept(t *testing.T) {
 	})
 	run := w.deploy(t)
 	cfg := w.config()
-	cfg.Token, cfg.App = supervisor.Secret{}, &github.AppAuth{ClientID: "Iv1.x", InstallationID: 99, PrivateKeyPEM: pem}
+	cfg.Token, cfg.App = supervisor.Secret{}, w.app(t, pem)
 	c := w.client(t, cfg)
 	for range 2 {
-		must[runner.Facts](t)(c.Facts(t.Context(), offer(run)))
+		facts(t, c, offer(run))
 	}
 	made := 0
 	for _, r := range w.sim.Requests() {
@@ -364,7 +363,8 @@ func TestInstallationTokensAreMadeOnceAndKept(t *testing.T) {
 		t.Errorf("%d tokens made, want 1", made)
 	}
 	w.answers("/access_tokens", body(201, `{"token":"ghs_x","expires_at":"2020-01-01T00:00:00Z"}`))
-	if _, err := w.client(t, cfg).Facts(t.Context(), offer(run)); err == nil {
+	cfg.App = w.app(t, pem)
+	if _, _, err := w.client(t, cfg).Facts(t.Context(), offer(run), nil); err == nil {
 		t.Error("Facts() with a token that the simulator did not make = nil, want an error")
 	}
 }
@@ -376,7 +376,7 @@ func TestConfigValidate(t *testing.T) {
 		"org":            func(c *github.Config) { c.Org = "" },
 		"environment":    func(c *github.Config) { c.Environment = "" },
 		"no credentials": func(c *github.Config) { c.Token = supervisor.Secret{} },
-		"only one":       func(c *github.Config) { c.App = &github.AppAuth{} },
+		"only one":       func(c *github.Config) { c.App = &ghapp.App{} },
 	} {
 		cfg := w.config()
 		edit(&cfg)

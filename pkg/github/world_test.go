@@ -3,6 +3,7 @@ package github_test
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/runnerward/runnerward/pkg/ghapp"
 	"github.com/runnerward/runnerward/pkg/github"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
@@ -146,6 +148,27 @@ func offer(run simgithub.Run) runner.Offered {
 		Job: runner.JobID(run.JobID), Repository: run.Repository, RunID: run.ID, WorkflowRef: workflow,
 		EventName: "push", Labels: []string{"self-hosted", "hipaa-prod"}, MessageID: 1,
 	}
+}
+
+// app signs in as the App whose key this is.
+func (w *world) app(t *testing.T, pem supervisor.Secret) *ghapp.App {
+	t.Helper()
+	key, err := ghapp.ParseKey([]byte(pem.Reveal()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, err := ghapp.APIBase(w.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ghapp.New(ghapp.Config{
+		API: api, ClientID: "Iv1.x", InstallationID: 99, Key: key,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.roots()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app
 }
 
 // appKey makes an RSA key, as GitHub hands it out for an App.

@@ -115,8 +115,8 @@ func TestAFailureAtAnyOperationIsRecoveredInPlace(t *testing.T) {
 			if err := log.Close(t.Context()); err != nil {
 				_ = log.Close(t.Context())
 			}
-			if rep := wantClean(t, mem.FS(), keys); rep.Size != 12 || len(rep.Notes) != 0 {
-				t.Fatalf("%s: %d records, notes %v, want 12 and none", place, rep.Size, rep.Notes)
+			if rep := wantClean(t, mem.FS(), keys); rep.Size != 13 || len(rep.Notes) != 0 {
+				t.Fatalf("%s: %d records, notes %v, want 13 and none", place, rep.Size, rep.Notes)
 			}
 		}
 	}

@@ -64,6 +64,8 @@ var violations = map[string][][]edit{
 	"actor-unknown":            {{{"facts.actor.id", "0"}}, {{"facts.actor.login", ""}}, {{"facts.actor", nil}}, {{"facts.actor.id", 101}}},
 	"triggering-actor-unknown": {{{"facts.triggeringActor.id", "0"}}, {{"facts.triggeringActor", gone{}}}},
 	"author-unknown":           {{{"facts.headAuthor", nil}}, {{"facts.headAuthor", gone{}}}, {{"facts.headAuthor.id", "0"}}, {{"facts.headAuthor", "carol"}}},
+	"tag-pusher-unknown":       {{{"facts.tagPusher", nil}}, {{"facts.tagPusher", gone{}}}, {{"facts.tagPusher.id", "0"}}, {{"facts.tagPusher", "carol"}}},
+	"pull-authors-unknown":     {{{"facts.pullAuthors", nil}}, {{"facts.pullAuthors", gone{}}}, {{"facts.pullAuthors.0.id", "0"}}, {{"facts.pullAuthors", "nobody"}}},
 	"environment-unknown":      {{{"facts.environment", nil}}, {{"facts.environment", gone{}}}, {{"facts.environment.id", "0"}}},
 	"environment-differs":      {{{"facts.environment.name", "staging"}}, {{"facts.environment.name", gone{}}}},
 	"environment-unreviewed":   {{{"facts.environment.hasReviewers", false}}, {{"facts.environment.hasReviewers", gone{}}}},
@@ -74,6 +76,7 @@ var violations = map[string][][]edit{
 	"approver-not-in-team":     {{{"facts.approvals.0.inTeam", false}}, {{"facts.approvals.0.inTeam", gone{}}}, {{"facts.approvals.0.team", "everyone"}}, {{"facts.approvals.0.inTeam", 1}}},
 	"approver-is-author": {
 		{{"facts.actor.id", "202"}}, {{"facts.triggeringActor.id", "202"}}, {{"facts.headAuthor.id", "202"}},
+		{{"facts.tagPusher.id", "202"}}, {{"facts.tagPusher.login", "BoB"}}, {{"facts.pullAuthors.0.id", "202"}}, {{"facts.pullAuthors.0.login", "bOB"}},
 		{{"facts.actor.login", "BOB"}}, {{"facts.triggeringActor.login", "Bob"}}, {{"facts.headAuthor.login", "bOb"}},
 	},
 	"approval-cooling-off": {
@@ -107,8 +110,9 @@ var together = map[string]struct {
 	edits []edit
 	want  []string
 }{
-	"facts-unknown":     {[]edit{{"facts", nil}}, []string{"facts-unknown"}},
-	"approval-bypassed": {[]edit{{"facts.approvals", []any{}}}, []string{"approval-bypassed", "approval-missing"}},
+	"facts-unknown":         {[]edit{{"facts", nil}}, []string{"facts-unknown"}},
+	"approval-unattributed": {[]edit{{"facts.approvals.0.state", "unattributed"}}, []string{"approval-missing", "approval-unattributed"}},
+	"approval-bypassed":     {[]edit{{"facts.approvals", []any{}}}, []string{"approval-bypassed", "approval-missing"}},
 }
 
 func workflow(ref string, listed bool) []edit {

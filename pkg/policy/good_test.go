@@ -48,7 +48,7 @@ func facts() *runner.Facts {
 		RunID: 55001, RunAttempt: 1, CheckRunID: 66001, Event: "push", Ref: "refs/tags/v3.0.0",
 		HeadSHA: headSHA, WorkflowPath: ".github/workflows/release.yml",
 		JobWorkflow: runner.Workflow{Ref: flowRef, SHA: flowSHA},
-		Actor:       author, TriggeringActor: author, HeadAuthor: &author,
+		Actor:       author, TriggeringActor: author, HeadAuthor: &author, TagPusher: &author, PullAuthors: []runner.Person{author},
 		Environment: &runner.Environment{
 			ID: 8001, Name: "production", HasReviewers: yes, ReviewerTeams: []string{"release-managers"},
 			ReviewersAllTeams: yes, PreventSelfReview: yes,

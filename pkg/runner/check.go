@@ -43,6 +43,18 @@ func (s *State) checkPlace(v verdict, e Event) error {
 		return s.checkCancelled(v, e)
 	case Claimed:
 		return s.checkClaimed(v, e)
+	case Reviewed:
+		return s.checkReviewed(v, e)
+	case Asked:
+		return s.checkAsked(v, e)
+	case Ruled:
+		return s.checkRuled(v, e)
+	case Answered:
+		return s.checkAnswered(v, e)
+	case Stray:
+		return s.checkStray(v, e)
+	case Swept:
+		return s.checkSwept(e)
 	}
 	return s.checkRunner(v, e)
 }
@@ -87,6 +99,10 @@ func (s *State) checkAuthorized(v verdict, e Authorized) error {
 			e.Facts.RunID, e.Facts.Repository, job.Offered.Event.RunID, job.Offered.Event.Repository)
 	case s.Frozen != nil:
 		return v.breaks(8, "frozen", "authorized while admission is frozen")
+	}
+	if a, missing := s.unrecorded(e.Facts); missing {
+		return v.breaks(10, "approval", "authorized by an approval of account %d that is not on record for attempt %d of run %d",
+			a.By.ID, e.Facts.RunAttempt, e.Facts.RunID)
 	}
 	return nil
 }

@@ -31,6 +31,12 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindEnding:     decode[Ending],
 	KindTerminated: decode[Terminated],
 	KindSealed:     decode[Sealed],
+	KindReviewed:   decode[Reviewed],
+	KindAsked:      decode[Asked],
+	KindRuled:      decode[Ruled],
+	KindAnswered:   decode[Answered],
+	KindStray:      decode[Stray],
+	KindSwept:      decode[Swept],
 }
 
 func decode[E Event](b []byte) (Event, error) {

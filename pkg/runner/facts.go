@@ -26,15 +26,20 @@ type Workflow struct {
 // answer has no time, attempt or job: SeenAt is when we first saw it and
 // NotBefore the last time we looked and did not.
 type Approval struct {
-	By            Person    `json:"by"`
-	State         string    `json:"state" pat:"word"`
-	EnvironmentID int64     `json:"environmentId,string"`
-	Environment   string    `json:"environment" pat:"env"`
-	Team          string    `json:"team,omitempty" pat:"slug,opt"`
-	InTeam        *bool     `json:"inTeam,omitempty"`
-	Source        string    `json:"source" pat:"word"`
-	NotBefore     time.Time `json:"notBefore,omitzero"`
-	SeenAt        time.Time `json:"seenAt,omitzero"`
+	By            Person `json:"by"`
+	State         string `json:"state" pat:"word"`
+	EnvironmentID int64  `json:"environmentId,string"`
+	Environment   string `json:"environment" pat:"env"`
+	Team          string `json:"team,omitempty" pat:"slug,opt"`
+	InTeam        *bool  `json:"inTeam,omitempty"`
+	Source        string `json:"source" pat:"word"`
+	// Delivery is the webhook that told of it, empty for SourceREST.
+	Delivery  string    `json:"delivery,omitempty" pat:"word,opt"`
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	SeenAt    time.Time `json:"seenAt,omitzero"`
+	// NameID is who the organization's identity provider says the account is,
+	// empty when it does not say.
+	NameID string `json:"nameId,omitempty" pat:"nameid,opt"`
 }
 
 // Environment is the deployment environment's protection, as GitHub shows it.
@@ -61,25 +66,31 @@ type Group struct {
 // Facts are what we asked GitHub ourselves about a job. Nothing in them is
 // what the job says about itself.
 type Facts struct {
-	FetchedAt       time.Time    `json:"fetchedAt"`
-	ServerURL       string       `json:"serverUrl" pat:"url"`
-	Repository      string       `json:"repository" pat:"repo"`
-	RepositoryID    int64        `json:"repositoryId,string"`
-	OwnerID         int64        `json:"ownerId,string"`
-	RunID           int64        `json:"runId,string"`
-	RunAttempt      int64        `json:"runAttempt,string"`
-	CheckRunID      int64        `json:"checkRunId,string"`
-	Event           string       `json:"event" pat:"word"`
-	Ref             string       `json:"ref" pat:"gitref,opt"`
-	HeadSHA         string       `json:"headSha" pat:"sha"`
-	WorkflowPath    string       `json:"workflowPath" pat:"path"`
-	JobWorkflow     Workflow     `json:"jobWorkflow"`
-	Actor           Person       `json:"actor"`
-	TriggeringActor Person       `json:"triggeringActor"`
-	HeadAuthor      *Person      `json:"headAuthor,omitempty"`
-	Environment     *Environment `json:"environment,omitempty"`
-	Approvals       []Approval   `json:"approvals"`
-	Group           *Group       `json:"group,omitempty"`
+	FetchedAt       time.Time `json:"fetchedAt"`
+	ServerURL       string    `json:"serverUrl" pat:"url"`
+	Repository      string    `json:"repository" pat:"repo"`
+	RepositoryID    int64     `json:"repositoryId,string"`
+	OwnerID         int64     `json:"ownerId,string"`
+	RunID           int64     `json:"runId,string"`
+	RunAttempt      int64     `json:"runAttempt,string"`
+	CheckRunID      int64     `json:"checkRunId,string"`
+	Event           string    `json:"event" pat:"word"`
+	Ref             string    `json:"ref" pat:"gitref,opt"`
+	HeadSHA         string    `json:"headSha" pat:"sha"`
+	WorkflowPath    string    `json:"workflowPath" pat:"path"`
+	JobWorkflow     Workflow  `json:"jobWorkflow"`
+	Actor           Person    `json:"actor"`
+	TriggeringActor Person    `json:"triggeringActor"`
+	HeadAuthor      *Person   `json:"headAuthor,omitempty"`
+	// TagPusher pushed the tag that the run was started for: nil when that is
+	// unknown, or when the run was started for a branch.
+	TagPusher *Person `json:"tagPusher,omitempty"`
+	// PullAuthors wrote the pull requests that brought the head commit, nil
+	// when unknown, empty when there are none.
+	PullAuthors []Person     `json:"pullAuthors"`
+	Environment *Environment `json:"environment,omitempty"`
+	Approvals   []Approval   `json:"approvals"`
+	Group       *Group       `json:"group,omitempty"`
 }
 
 // Claims are the verified claims of a GitHub OIDC token that a job presented.

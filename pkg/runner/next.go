@@ -38,6 +38,8 @@ const (
 	TaskRetire   TaskKind = "retire"   // end a runner that no job will run on
 	TaskTeardown TaskKind = "teardown" // end the host and observe that it is gone
 	TaskSeal     TaskKind = "seal"     // write the job-to-host statement
+	TaskRule     TaskKind = "rule"     // decide about a deployment that GitHub asked about
+	TaskAnswer   TaskKind = "answer"   // tell GitHub the ruling
 )
 
 // Task is one piece of outstanding work. Doing a task twice must be harmless;
@@ -50,13 +52,19 @@ type Task struct {
 	// not yet recorded as such.
 	Cause   Cause
 	Overdue bool
+	// Run and Delivery name a question of GitHub.
+	Run      int64
+	Delivery string
 }
 
 // Subject is the chain that the task works on: tasks of one subject are done
 // one after another, tasks of different subjects independently.
 func (t Task) Subject() Chain {
-	if t.Runner != "" {
+	switch {
+	case t.Runner != "":
 		return RunnerChain(t.Runner)
+	case t.Run != 0:
+		return RunChain(t.Run)
 	}
 	return JobChain(t.Job)
 }
@@ -73,6 +81,9 @@ func (s *State) Next(now time.Time, lim Limits) ([]Task, time.Time) {
 	for _, id := range sortedKeys(s.Jobs) {
 		p.job(id, s.Jobs[id])
 	}
+	for _, id := range sortedKeys(s.Runs) {
+		p.asks(id, s.Runs[id])
+	}
 	p.demand()
 	slices.SortStableFunc(p.tasks, func(a, b Task) int { return cmp.Compare(rank(a.Kind), rank(b.Kind)) })
 	return p.tasks, p.wake
@@ -81,7 +92,7 @@ func (s *State) Next(now time.Time, lim Limits) ([]Task, time.Time) {
 // rank puts ending things before beginning things.
 func rank(k TaskKind) int {
 	return slices.Index([]TaskKind{TaskCancel, TaskTeardown, TaskSeal, TaskRetire, TaskWatch,
-		TaskLaunch, TaskDeny, TaskDecide, TaskClaim}, k)
+		TaskLaunch, TaskDeny, TaskDecide, TaskClaim, TaskAnswer, TaskRule}, k)
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

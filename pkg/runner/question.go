@@ -9,10 +9,12 @@ const QuestionSchema = "runnerward.policy/v1"
 // Gate says at which of the two gates the policy is asked.
 type Gate string
 
-// The gates: before a runner exists, and when a job has reached one.
+// The gates: when GitHub asks whether a run may deploy at all, before a runner
+// exists, and when a job has reached one.
 const (
-	GateAdmission Gate = "admission"
-	GateStart     Gate = "start"
+	GateDeployment Gate = "deployment"
+	GateAdmission  Gate = "admission"
+	GateStart      Gate = "start"
 )
 
 // Question is the whole document that the policy sees. It is stored as a blob of

@@ -132,7 +132,10 @@ type Head struct {
 type State struct {
 	Jobs    map[JobID]*Job
 	Runners map[Name]*Runner
-	Chains  map[Chain]Head
+	Runs    map[int64]*Run
+	// Strays are those not yet seen gone, by [StrayKey].
+	Strays map[string]*Of[Stray]
+	Chains map[Chain]Head
 	// Hosts remembers every host ever claimed, by instance id, node UID and
 	// boot id, for the life of the log.
 	Hosts map[string]Name
@@ -151,6 +154,8 @@ func NewState() *State {
 	return &State{
 		Jobs:    map[JobID]*Job{},
 		Runners: map[Name]*Runner{},
+		Runs:    map[int64]*Run{},
+		Strays:  map[string]*Of[Stray]{},
 		Chains:  map[Chain]Head{},
 		Hosts:   map[string]Name{},
 	}
@@ -223,6 +228,8 @@ func (s *State) fold(rec Record) {
 		s.Jobs[e.Job].Reported = of(rec, e)
 	case Concluded:
 		s.Jobs[e.Job].Concluded = of(rec, e)
+	case Reviewed, Asked, Ruled, Answered, Stray, Swept:
+		s.foldRun(rec)
 	default:
 		s.foldRunner(rec)
 	}

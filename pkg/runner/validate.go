@@ -29,6 +29,7 @@ var patterns = map[string]*regexp.Regexp{
 	"provider": regexp.MustCompile(`\A[a-z]{2,10}://[A-Za-z0-9._/-]{1,200}\z`),
 	"os":       regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9 .()_/+-]{0,99}\z`),
 	"ip":       regexp.MustCompile(`\A[0-9a-f][0-9a-f.:]{1,44}\z`),
+	"nameid":   regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._%+@-]{0,199}\z`),
 	"subject":  regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._:/@%=-]{0,255}\z`),
 	"gitver":   regexp.MustCompile(`\Av?[0-9][A-Za-z0-9.+_-]{0,63}\z`),
 	"path":     regexp.MustCompile(`\A[A-Za-z0-9.][A-Za-z0-9._/-]{0,199}\z`),

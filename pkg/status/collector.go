@@ -22,6 +22,8 @@ type collector struct {
 	jobs, runners, hosts, overdue              *prometheus.Desc
 	lastPoll, session                          *prometheus.Desc
 	ledgerSize, ledgerLast, ledgerFailing      *prometheus.Desc
+
+	github githubGauges
 }
 
 func newCollector(o Options) *collector {
@@ -59,6 +61,8 @@ func newCollector(o Options) *collector {
 		ledgerSize:    own("ledger_size", "Records in the ledger."),
 		ledgerLast:    own("ledger_last_append_timestamp_seconds", "When the last record was made; 0 if there is none."),
 		ledgerFailing: own("ledger_failing", "Whether the ledger's last operation failed."),
+
+		github: newGitHubGauges(),
 	}
 }
 
@@ -71,6 +75,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	c.github.describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -100,6 +105,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	set(c.ledgerLast, unixSeconds(view.Ledger.LastAt))
 	set(c.ledgerFailing, b2f(view.Ledger.LastError != ""))
 	c.population(view, set)
+	c.github.collect(view, ch, set)
 }
 
 func (c *collector) gha(view supervisor.View, set func(*prometheus.Desc, int)) {

@@ -88,6 +88,13 @@ func busy() supervisor.View {
 	v.Checks = append(v.Checks, supervisor.HealthCheck{Name: "posture", Detail: "runner group open to all repositories"})
 	v.Capacity = 0
 	v.Queue.LastError = "get message: 502 Bad Gateway"
+	v.Queue.ClockSkew, v.HeardAt = 3*time.Second, noon.Add(-12*time.Second)
+	v.Queue.Rates = []supervisor.Rate{{Resource: "service", Throttled: 2}}
+	v.GitHub.Rates = []supervisor.Rate{{Resource: "core", Limit: 5000, Remaining: 4711, Reset: noon.Add(20 * time.Minute)}}
+	v.Strays = []supervisor.StrayView{
+		{What: runner.StrayForeign, ID: "4711", Since: noon.Add(-3 * time.Minute)},
+		{What: runner.StrayPod, ID: "0b2f", Name: "rw-nobody", Node: "ip-10-0-1-9.ec2.internal", Since: noon.Add(-5 * time.Second)},
+	}
 	v.Queue.Statistics = supervisor.Statistics{Available: 1, Acquired: 2, Assigned: 9, Running: 3, Registered: 6, Busy: 5, Idle: 8}
 	url := "https://github.com/hipaa-app-org/clinical-platform/actions/runs/"
 	v.Jobs = []supervisor.JobView{

@@ -138,6 +138,39 @@ runnerward_teardown_overdue 1
 	}
 }
 
+func TestGitHubMetrics(t *testing.T) {
+	reg, _, _ := observed(t, busy())
+	const want = `
+# HELP runnerward_github_clock_skew_seconds GitHub's clock minus ours, 0 while unknown.
+# TYPE runnerward_github_clock_skew_seconds gauge
+runnerward_github_clock_skew_seconds{api="rest"} 0
+runnerward_github_clock_skew_seconds{api="scale-set"} 3
+# HELP runnerward_github_deliveries_read_timestamp_seconds When the App's webhook deliveries were last read; 0 if never.
+# TYPE runnerward_github_deliveries_read_timestamp_seconds gauge
+runnerward_github_deliveries_read_timestamp_seconds 1.772452788e+09
+# HELP runnerward_github_rate_limit Calls that GitHub allows in its window.
+# TYPE runnerward_github_rate_limit gauge
+runnerward_github_rate_limit{api="rest",resource="core"} 5000
+# HELP runnerward_github_rate_limit_remaining Calls that are left in GitHub's window.
+# TYPE runnerward_github_rate_limit_remaining gauge
+runnerward_github_rate_limit_remaining{api="rest",resource="core"} 4711
+# HELP runnerward_github_throttled_total Answers by which GitHub asked for patience.
+# TYPE runnerward_github_throttled_total counter
+runnerward_github_throttled_total{api="rest",resource="core"} 0
+runnerward_github_throttled_total{api="scale-set",resource="service"} 2
+# HELP runnerward_strays Pods and registrations with our marks that no open runner explains.
+# TYPE runnerward_strays gauge
+runnerward_strays{what="foreign-runner"} 1
+runnerward_strays{what="pod"} 1
+runnerward_strays{what="registration"} 0
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "runnerward_github_clock_skew_seconds",
+		"runnerward_github_deliveries_read_timestamp_seconds", "runnerward_github_rate_limit",
+		"runnerward_github_rate_limit_remaining", "runnerward_github_throttled_total", "runnerward_strays"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMetricsLint(t *testing.T) {
 	reg, s, _ := observed(t, busy())
 	s.JobStarted(deploy, time.Second)

@@ -42,6 +42,7 @@ func newPage(explain func(code string) string) *template.Template {
 		"since":   func(now, at time.Time) moment { return moment{at, age(now, at)} },
 		"gone":    gone,
 		"max":     func(a, b int) int { return max(a, b) },
+		"skew":    func(d time.Duration) string { return d.Round(time.Second).String() },
 		"https":   func(url string) bool { return strings.HasPrefix(url, "https://") },
 		"explain": explain,
 	}).Parse(pageText))
@@ -68,6 +69,7 @@ type page struct {
 	Overdue  int
 	Jobs     []supervisor.JobView
 	Denied   []supervisor.JobView
+	Limits   []limit
 }
 
 // statusz shows the View: as it is to programs, as a page to people.
@@ -95,7 +97,7 @@ func (s *Server) statusz(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) page(view supervisor.View) page {
-	p := page{View: view, Style: template.CSS(pageStyle), FIPS: s.opts.FIPS, Version: s.opts.Version, Scope: s.scope()}
+	p := page{View: view, Style: template.CSS(pageStyle), FIPS: s.opts.FIPS, Version: s.opts.Version, Scope: s.scope(), Limits: limits(view)}
 	p.Answer, p.Tone = verdict(view)
 	p.Headline = headline(p.Answer, view)
 	for _, j := range view.Jobs {

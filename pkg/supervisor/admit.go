@@ -43,7 +43,7 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 		return false, err
 	}
 	offered := job.Offered.Event
-	facts, err := s.GitHub.Facts(ctx, offered)
+	facts, err := s.facts(ctx, offered)
 	if err != nil {
 		return false, fmt.Errorf("%w: gather facts: %w", errNoVerdict, err)
 	}
@@ -60,6 +60,30 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 		err = s.record(ctx, runner.Denied{Job: id, Repository: offered.Repository, RunID: offered.RunID, Decision: decision})
 	}
 	return err == nil, err
+}
+
+// facts gathers what GitHub says about a job. Reviews that are seen for the
+// first time are recorded before anything is decided by them: a later attempt
+// must know that they were there.
+func (s *Supervisor) facts(ctx context.Context, job runner.Offered) (runner.Facts, error) {
+	var known []runner.Reviewed
+	err := s.locked(ctx, func() error {
+		known = s.state.ReviewsOf(job.RunID)
+		return nil
+	})
+	if err != nil {
+		return runner.Facts{}, err
+	}
+	facts, fresh, err := s.GitHub.Facts(ctx, job, known)
+	if err != nil {
+		return runner.Facts{}, err
+	}
+	for _, review := range fresh {
+		if err := s.record(ctx, review); err != nil {
+			return runner.Facts{}, fmt.Errorf("record a review: %w", err)
+		}
+	}
+	return facts, nil
 }
 
 // errNoVerdict says that the policy could not be asked, or gave no answer.

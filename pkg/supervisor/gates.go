@@ -205,7 +205,7 @@ func (s *Supervisor) judge(ctx context.Context, r *runner.Runner, claims runner.
 	q := runner.Question{Gate: runner.GateStart, Claims: &claims}
 	if job != nil {
 		q.Job = &job.Offered.Event
-		facts, err := s.GitHub.Facts(ctx, job.Offered.Event)
+		facts, err := s.facts(ctx, job.Offered.Event)
 		if err != nil {
 			return s.pending(ctx, r, claims, job, fmt.Errorf("gather facts: %w", err))
 		}

@@ -24,6 +24,10 @@ var (
 	ErrConflict = errors.New("changed by somebody else")
 	// ErrTokenRejected: the token is not genuine, expired, or for another audience.
 	ErrTokenRejected = errors.New("token rejected")
+	// ErrForeignRunner: a runner of this name exists and is not of our scale set.
+	ErrForeignRunner = errors.New("the runner is not of our scale set")
+	// ErrMoot: nothing waits for the answer any more.
+	ErrMoot = errors.New("nothing waits for the answer")
 	// ErrFenced: another writer owns the log. The daemon must end at once.
 	ErrFenced = errors.New("another writer appended to the log")
 )
@@ -84,6 +88,26 @@ type QueueHealth struct {
 	LastError  string     `json:"lastError,omitempty"`
 	ScaleSetID int64      `json:"scaleSetId"`
 	Statistics Statistics `json:"statistics"`
+	// Problems are what forbids new work until somebody mends it, such as a
+	// scale set that was moved to another group. None means none.
+	Problems []string `json:"problems,omitempty"`
+	// ClockSkew is GitHub's clock minus ours, 0 while unknown.
+	ClockSkew time.Duration `json:"clockSkew"`
+	Rates     []Rate        `json:"rates,omitempty"`
+}
+
+// Rate is one of GitHub's rate limits as its answers showed it last.
+type Rate struct {
+	// Resource is GitHub's name of the limit: core, actions_runner_registration,
+	// or "service" for the scale set service, which names none.
+	Resource  string    `json:"resource"`
+	Limit     int       `json:"limit"`
+	Remaining int       `json:"remaining"`
+	Reset     time.Time `json:"reset,omitzero"`
+	// Throttled counts the answers that asked for patience, RetryAfter is
+	// until when the last of them did.
+	Throttled  int64     `json:"throttled"`
+	RetryAfter time.Time `json:"retryAfter,omitzero"`
 }
 
 // Registrar makes and removes just-in-time registrations of the scale set. It
@@ -93,7 +117,8 @@ type Registrar interface {
 	// returns ErrRegistrationExists when the name is taken, possibly by an
 	// earlier call whose answer was lost.
 	Register(ctx context.Context, name runner.Name) (Registration, error)
-	// Registered says whether a runner of this name is registered.
+	// Registered says whether a runner of this name is registered. It returns
+	// ErrForeignRunner for one of another scale set.
 	Registered(ctx context.Context, name runner.Name) (bool, error)
 	// Deregister removes the registration; a runner that is not registered is
 	// a success. It returns ErrJobStillRunning while GitHub holds the lease.
@@ -128,13 +153,44 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
 
 // GitHub answers what we ask of GitHub's REST API. It is safe for concurrent use.
 type GitHub interface {
-	// Facts gathers what the policy needs to know about an offered job. An
-	// error means that something stays unknown; it is never a denial.
-	Facts(ctx context.Context, job runner.Offered) (runner.Facts, error)
+	// Facts gathers what the policy needs to know about an offered job. known
+	// are the reviews of its run that the log holds. The second result are
+	// reviews that it does not hold yet: they must be durable before the facts
+	// are acted on. An error means that something stays unknown; it is never a
+	// denial.
+	Facts(ctx context.Context, job runner.Offered, known []runner.Reviewed) (runner.Facts, []runner.Reviewed, error)
+	// DeploymentFacts gathers what is known of a run before its reviewers have
+	// decided: no approvals and no job of it.
+	DeploymentFacts(ctx context.Context, ask runner.Asked) (runner.Facts, error)
+	// Answer tells GitHub our ruling, with a comment of at most 1024
+	// characters for its page. It returns ErrMoot when nothing waits for it.
+	Answer(ctx context.Context, ask runner.Asked, state, comment string) error
+	// News returns what GitHub told our App by webhook since then: Reviewed
+	// and Asked events, oldest first. Repetitions are possible. What was read
+	// before an error comes with it.
+	News(ctx context.Context, since time.Time) ([]runner.Event, error)
+	// Runners lists all runners of the pool's runner group.
+	Runners(ctx context.Context) ([]RegisteredRunner, error)
+	// Health says how GitHub's REST API treats us.
+	Health() GitHubHealth
 	// CancelRun asks to cancel a run; one that is already over is a success.
 	// force also ends a job whose runner is dead and cannot answer; without it
 	// GitHub waits for minutes.
 	CancelRun(ctx context.Context, repository string, runID int64, force bool) error
+}
+
+// RegisteredRunner is a runner as GitHub's REST API shows it.
+type RegisteredRunner struct {
+	ID   int64
+	Name string
+	Busy bool
+}
+
+// GitHubHealth is how GitHub's REST API treats us.
+type GitHubHealth struct {
+	Rates []Rate `json:"rates,omitempty"`
+	// ClockSkew is GitHub's clock minus ours, 0 while unknown.
+	ClockSkew time.Duration `json:"clockSkew"`
 }
 
 // Identity verifies tokens that GitHub signed for a job.
@@ -169,6 +225,8 @@ type Cluster interface {
 	EnsurePod(ctx context.Context, spec PodSpec) error
 	// Pod says how the runner's pod is; PodGone is a positive answer.
 	Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
+	// Pods lists all pods of this pool's runners, of every state.
+	Pods(ctx context.Context) ([]runner.Pod, error)
 	// DeletePod deletes the pod; one that is gone is a success. Grace 0 kills.
 	DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error
 	// DeleteNode deletes the node object if it still is the one with this UID.

@@ -82,9 +82,12 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 	}
 	switch e.(type) {
 	case runner.Authorized, runner.Claimed, runner.Released, runner.Started:
-		// Ending goes on by any clock; beginning does not.
+		// Ending goes on by any clock and whatever is wrong; beginning does not.
 		if problem := s.clockProblem(s.state.LastAt); problem != "" {
 			return runner.Record{}, fmt.Errorf("%s: %w", problem, errClock)
+		}
+		if why := closed(s.Queue.Health(), s.state.Strays); len(why) > 0 {
+			return runner.Record{}, fmt.Errorf("%s: %w", why[0], errClosed)
 		}
 	}
 	rec, err := s.Ledger.Append(ctx, at, e)
@@ -109,7 +112,7 @@ func (s *Supervisor) stamp() (time.Time, error) {
 }
 
 // clockProblem says why the clock cannot be trusted, empty if it can: it is
-// behind the log, or it jumped while this process ran.
+// behind the log, it jumped while this process ran, or GitHub has another time.
 func (s *Supervisor) clockProblem(lastAt time.Time) string {
 	now := time.Now()
 	if behind := lastAt.Sub(now); behind > clockSlack {
@@ -121,7 +124,7 @@ func (s *Supervisor) clockProblem(lastAt time.Time) string {
 	if jump := shown - ran; jump.Abs() > clockJump {
 		return fmt.Sprintf("the clock jumped by %s since this process started", jump.Round(time.Second))
 	}
-	return ""
+	return s.skewProblem()
 }
 
 // lost remembers that the log may be longer than we know.

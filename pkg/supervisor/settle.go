@@ -21,7 +21,7 @@ func (s *Supervisor) settle(ctx context.Context) error {
 	slots := make(chan struct{}, parallel)
 	var running sync.WaitGroup
 	defer running.Wait()
-	survey := time.Time{}
+	rounds := s.rounds()
 	for ctx.Err() == nil {
 		if err := s.heartbeat(ctx); err != nil && ctx.Err() == nil {
 			s.Logger.Error("cannot write a heartbeat", zap.Error(err))
@@ -30,9 +30,12 @@ func (s *Supervisor) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if now := time.Now(); now.Sub(survey) >= surveyEvery(s.Tick) && s.lanes.enter("survey", now) {
-			survey = now
-			running.Go(func() { s.do(ctx, "survey", runner.Task{}, s.survey) })
+		for i := range rounds {
+			r := &rounds[i]
+			if now := time.Now(); now.Sub(r.last) >= r.every && s.lanes.enter(r.lane, now) {
+				r.last = now
+				running.Go(func() { s.do(ctx, r.lane, runner.Task{}, r.do) })
+			}
 		}
 		for _, task := range tasks {
 			lane := laneOf(task)
@@ -54,7 +57,31 @@ func (s *Supervisor) settle(ctx context.Context) error {
 	return nil
 }
 
-func surveyEvery(tick time.Duration) time.Duration { return 5 * tick }
+// round is a look at the world that no single job or runner asks for.
+type round struct {
+	lane  string
+	every time.Duration
+	do    func(context.Context, runner.Task) (bool, error)
+	last  time.Time
+}
+
+func (s *Supervisor) rounds() []round {
+	rounds := []round{
+		{lane: laneSurvey, every: 5 * s.Tick, do: s.survey},
+		{lane: laneSweep, every: sweepEvery, do: s.sweep},
+	}
+	if s.NewsEvery > 0 {
+		rounds = append(rounds, round{lane: laneNews, every: s.NewsEvery, do: s.hear})
+	}
+	return rounds
+}
+
+// The lanes of the rounds.
+const (
+	laneSurvey = "survey"
+	laneSweep  = "sweep"
+	laneNews   = "news"
+)
 
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
 	err = s.locked(ctx, func() error {
@@ -138,6 +165,10 @@ func (s *Supervisor) perform(ctx context.Context, task runner.Task) (bool, error
 		return s.taskTeardown(ctx, task)
 	case runner.TaskSeal:
 		return s.taskSeal(ctx, task.Runner)
+	case runner.TaskRule:
+		return s.taskRule(ctx, task)
+	case runner.TaskAnswer:
+		return s.taskAnswer(ctx, task)
 	}
 	return false, fmt.Errorf("no way to do a task of kind %q", task.Kind)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -14,7 +15,10 @@ import (
 func (s *Supervisor) View() View {
 	v := *s.view.Load()
 	v.Now, v.LoopAt = time.Now(), *s.looked.Load()
-	v.Queue = s.Queue.Health()
+	v.Queue, v.GitHub = s.Queue.Health(), s.GitHub.Health()
+	if heard := s.heard.Load(); heard != nil {
+		v.HeardAt = *heard
+	}
 	v.Hosts = *s.hosts.Load()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
@@ -64,7 +68,7 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 		ledger.Detail = v.Ledger.LastError
 	}
 	hosts := HealthCheck{Name: "hosts", OK: true, Detail: "the pool's nodes can be listed"}
-	if problem := s.lanes.problem("survey"); problem != "" {
+	if problem := s.lanes.problem(laneSurvey); problem != "" {
 		hosts.OK, hosts.Detail = false, problem
 	}
 	loop := HealthCheck{Name: "loop", OK: true, Detail: "the supervisor looks at its work"}
@@ -81,7 +85,35 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
-	return []HealthCheck{poll, session, ledger, hosts, loop, clock, late}
+	return append([]HealthCheck{poll, session, ledger, hosts, loop, clock, late}, s.boundaryChecks(v)...)
+}
+
+// boundaryChecks say whether GitHub still holds what we rely on and answers us.
+func (s *Supervisor) boundaryChecks(v View) []HealthCheck {
+	boundary := HealthCheck{Name: "boundary", OK: true, Detail: "the scale set and the runner group are as configured"}
+	if why := append(slices.Clone(v.Queue.Problems), v.Closed...); len(why) > 0 {
+		boundary.OK, boundary.Detail = false, strings.Join(why, "; ")
+	} else if problem := s.lanes.problem(laneSweep); problem != "" {
+		boundary.OK, boundary.Detail = false, problem
+	}
+	rate := HealthCheck{Name: "rate", OK: true, Detail: "GitHub's rate limits leave room"}
+	for _, r := range append(slices.Clone(v.Queue.Rates), v.GitHub.Rates...) {
+		switch {
+		case r.Limit > 0 && r.Remaining <= 0 && v.Now.Before(r.Reset):
+			rate.OK, rate.Detail = false, fmt.Sprintf("the limit %s is used up until %s", r.Resource, r.Reset.UTC().Format(time.RFC3339))
+		case v.Now.Before(r.RetryAfter):
+			rate.OK, rate.Detail = false, fmt.Sprintf("GitHub asks for patience (%s) until %s", r.Resource, r.RetryAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	checks := []HealthCheck{boundary, rate}
+	if s.NewsEvery > 0 {
+		news := HealthCheck{Name: "news", OK: true, Detail: "the App's webhook deliveries can be read"}
+		if problem := s.lanes.problem(laneNews); problem != "" {
+			news.OK, news.Detail = false, problem
+		}
+		checks = append(checks, news)
+	}
+	return checks
 }
 
 // publish makes the view anew. It takes the turn; publishLocked has it.
@@ -104,6 +136,12 @@ func (s *Supervisor) publishLocked() {
 	if st.Frozen != nil {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}
+	v.Closed = closed(QueueHealth{}, st.Strays)
+	for _, rec := range st.Strays {
+		v.Strays = append(v.Strays, StrayView{rec.Event.What, rec.Event.ID, rec.Event.Name, rec.Event.Node, rec.At})
+	}
+	slices.SortFunc(v.Strays, func(a, b StrayView) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	slices.Sort(v.Closed)
 	open := 0
 	refused := map[runner.JobID][]string{}
 	for name, r := range st.Runners {

@@ -50,6 +50,12 @@ type Options struct {
 	CallTimeout time.Duration
 	// History is how long finished jobs stay in the view.
 	History time.Duration
+	// NewsEvery is how often GitHub is asked what it told our App; 0 is never.
+	NewsEvery time.Duration
+	// AnswerDeployments says that we answer as a custom deployment protection
+	// rule, with the policy's reasons in the words of Explain.
+	AnswerDeployments bool
+	Explain           func(code string) string
 
 	// NewName returns a name that was never used and cannot be guessed.
 	NewName func() runner.Name
@@ -86,7 +92,9 @@ type Supervisor struct {
 	view  atomic.Pointer[View]
 	// looked is when the settle loop last looked at its work.
 	looked atomic.Pointer[time.Time]
-	fatal  chan error
+	// heard is until when the news of the App were read, nil before the first time.
+	heard atomic.Pointer[time.Time]
+	fatal chan error
 }
 
 // New folds the records that are already in the ledger. Nothing is written or
@@ -217,10 +225,14 @@ func (s *Supervisor) Unbound() bool {
 }
 
 // capacity is how many jobs GitHub may assign to us. Zero is the fail-closed
-// switch: frozen, unsure of the log, or a clock that cannot be trusted.
+// switch: frozen, unsure of the log, a clock that cannot be trusted, or a
+// boundary that is not what it should be.
 func (s *Supervisor) capacity() int {
 	v := s.view.Load()
-	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" {
+	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 {
+		return 0
+	}
+	if len(s.Queue.Health().Problems) > 0 {
 		return 0
 	}
 	return s.Limits.MaxRunners

@@ -20,12 +20,19 @@ type View struct {
 	Why       []string     `json:"why"`
 	Frozen    *FreezeView  `json:"frozen,omitempty"`
 	Queue     QueueHealth  `json:"queue"`
-	Ledger    LedgerView   `json:"ledger"`
-	Capacity  int          `json:"capacity"`
-	Max       int          `json:"maxRunners"`
-	Jobs      []JobView    `json:"jobs"`
-	Runners   []RunnerView `json:"runners"`
-	Hosts     []HostView   `json:"hosts"`
+	GitHub    GitHubHealth `json:"github"`
+	// Closed lists what forbids new work besides log, clock and freeze.
+	Closed []string    `json:"closed,omitempty"`
+	Strays []StrayView `json:"strays,omitempty"`
+	// HeardAt is until when the App's webhook deliveries were read, zero when
+	// they were not.
+	HeardAt  time.Time    `json:"heardAt,omitzero"`
+	Ledger   LedgerView   `json:"ledger"`
+	Capacity int          `json:"capacity"`
+	Max      int          `json:"maxRunners"`
+	Jobs     []JobView    `json:"jobs"`
+	Runners  []RunnerView `json:"runners"`
+	Hosts    []HostView   `json:"hosts"`
 }
 
 // HealthCheck is one condition of readiness.
@@ -40,6 +47,15 @@ type FreezeView struct {
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+}
+
+// StrayView is something with our marks that the log does not explain.
+type StrayView struct {
+	What  runner.StrayKind `json:"what"`
+	ID    string           `json:"id"`
+	Name  string           `json:"name,omitempty"`
+	Node  string           `json:"node,omitempty"`
+	Since time.Time        `json:"since"`
 }
 
 // LedgerView is the state of the log.

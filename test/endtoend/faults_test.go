@@ -148,12 +148,40 @@ type faultyGitHub struct {
 	*faults
 }
 
-func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered) (facts runner.Facts, err error) {
+func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered, known []runner.Reviewed) (facts runner.Facts, fresh []runner.Reviewed, err error) {
 	err = g.around(ctx, "facts", func() (err error) {
-		facts, err = g.GitHub.Facts(ctx, job)
+		facts, fresh, err = g.GitHub.Facts(ctx, job, known)
+		return err
+	})
+	return facts, fresh, err
+}
+
+func (g faultyGitHub) DeploymentFacts(ctx context.Context, ask runner.Asked) (facts runner.Facts, err error) {
+	err = g.around(ctx, "deployment facts", func() (err error) {
+		facts, err = g.GitHub.DeploymentFacts(ctx, ask)
 		return err
 	})
 	return facts, err
+}
+
+func (g faultyGitHub) Answer(ctx context.Context, ask runner.Asked, state, comment string) error {
+	return g.around(ctx, "answer", func() error { return g.GitHub.Answer(ctx, ask, state, comment) })
+}
+
+func (g faultyGitHub) News(ctx context.Context, since time.Time) (events []runner.Event, err error) {
+	err = g.around(ctx, "news", func() (err error) {
+		events, err = g.GitHub.News(ctx, since)
+		return err
+	})
+	return events, err
+}
+
+func (g faultyGitHub) Runners(ctx context.Context) (list []supervisor.RegisteredRunner, err error) {
+	err = g.around(ctx, "list runners", func() (err error) {
+		list, err = g.GitHub.Runners(ctx)
+		return err
+	})
+	return list, err
 }
 
 func (g faultyGitHub) CancelRun(ctx context.Context, repository string, runID int64, force bool) error {
@@ -184,6 +212,14 @@ func (c faultyCluster) Nodes(ctx context.Context) (nodes []runner.Node, err erro
 		return err
 	})
 	return nodes, err
+}
+
+func (c faultyCluster) Pods(ctx context.Context) (pods []runner.Pod, err error) {
+	err = c.around(ctx, "list pods", func() (err error) {
+		pods, err = c.Cluster.Pods(ctx)
+		return err
+	})
+	return pods, err
 }
 
 func (c faultyCluster) ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error {

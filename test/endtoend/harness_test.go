@@ -9,6 +9,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,16 +24,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	upstream "github.com/actions/scaleset"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/hashicorp/go-retryablehttp"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/configs"
 	"github.com/runnerward/runnerward/pkg/admission"
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/ghapp"
 	"github.com/runnerward/runnerward/pkg/github"
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
@@ -46,7 +47,6 @@ import (
 
 const (
 	gitHubURL = "http://github.sim"
-	token     = "ghp_simulated"
 	// storeLatency makes durability visible: a record is durable this long
 	// after the time that it carries, twice over (segment, checkpoint).
 	storeLatency = 20 * time.Millisecond
@@ -73,6 +73,7 @@ type options struct {
 	limits    func(*runner.Limits)
 	hosts     int
 	stepsHook func(runner, line string)
+	logger    *zap.Logger
 }
 
 // bench is a world with a daemon in it.
@@ -83,6 +84,7 @@ type bench struct {
 	dir    string
 	faults *faults
 	bundle *policy.Bundle
+	keyPEM []byte
 
 	github, aws *memnet.Listener
 	gate        *switchboard
@@ -107,14 +109,15 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
+		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
 		b.faults = &faults{at: opts.at, flavour: opts.flavour, crash: b.crash}
 		ctx, cancel := context.WithCancel(t.Context())
 		client := &http.Client{Transport: overPipe{b.github.Transport()}}
 		b.world, err = world.New(world.Options{
-			Dir: dir, GitHubURL: gitHubURL, Token: token, AdmissionCA: []byte("none"), GitHub: client,
+			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.gate}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
 			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
@@ -234,14 +237,20 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
 		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
-		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: zap.NewNop(),
+		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: b.logger(),
+		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 	}
 	transport := &http.Transport{DialContext: d.net.dial(b.github)}
+	app, err := b.app(transport)
+	if err != nil {
+		return opts, err
+	}
 	client, err := github.New(github.Config{
-		URL: gitHubURL, Org: world.Org, Token: supervisor.NewSecret(token), Transport: transport, Environment: world.Environment,
+		URL: gitHubURL, Org: world.Org, App: app, InstallationID: world.AppInstallationID, Transport: transport, Environment: world.Environment,
 		ApproverTeams: []string{world.Team}, Group: world.Group, Labels: world.Labels(), RunnerScaleSetName: "hipaa-prod",
-	}, zap.NewNop())
+		Workflows: []string{world.DeployWorkflow},
+	}, b.logger())
 	if err != nil {
 		return opts, err
 	}
@@ -267,7 +276,15 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	}
 	set, err := scaleset.Open(ctx, scaleset.Config{
 		URL: gitHubURL + "/" + world.Org, Name: "hipaa-prod", Group: world.Group, Labels: world.Labels(), Owner: "test",
-		Token: supervisor.NewSecret(token), Version: "test", Options: func() []upstream.HTTPOption { return d.net.upstream(b.github) },
+		App: app, Version: "test", Transport: transport,
+		Rivals: func(ctx context.Context) ([]scaleset.Group, error) {
+			groups, err := client.RivalGroups(ctx)
+			var out []scaleset.Group
+			for _, g := range groups {
+				out = append(out, scaleset.Group(g))
+			}
+			return out, err
+		},
 		PollFor: func() time.Duration {
 			if d.sup != nil && d.sup.Unbound() {
 				return 5 * time.Second
@@ -282,6 +299,27 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts.GitHub, opts.Identity = faultyGitHub{client, b.faults}, faultyIdentity{identity, b.faults}
 	opts.Cluster, opts.Hosts = faultyCluster{nodes, b.faults}, faultyHosts{machines, b.faults}
 	return opts, nil
+}
+
+// app signs in as the App that the world knows; its key signs job tokens too,
+// because making keys takes longer than a deploy.
+func (b *bench) app(transport http.RoundTripper) (*ghapp.App, error) {
+	key, err := ghapp.ParseKey(b.keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	api, err := ghapp.APIBase(gitHubURL)
+	if err != nil {
+		return nil, err
+	}
+	return ghapp.New(ghapp.Config{API: api, ClientID: world.AppClientID, InstallationID: world.AppInstallationID, Key: key, Transport: transport})
+}
+
+func (b *bench) logger() *zap.Logger {
+	if b.opts.logger != nil {
+		return b.opts.logger
+	}
+	return zap.NewNop()
 }
 
 func (b *bench) limits() runner.Limits {
@@ -536,14 +574,6 @@ func (n *network) dial(l *memnet.Listener) func(context.Context, string, string)
 		n.conns = append(n.conns, conn)
 		return conn, nil
 	}
-}
-
-func (n *network) upstream(l *memnet.Listener) []upstream.HTTPOption {
-	c := retryablehttp.NewClient()
-	c.Logger = nil
-	c.RetryMax = 2
-	c.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: n.dial(l)}}
-	return []upstream.HTTPOption{upstream.WithRetryableHTTPClint(c)}
 }
 
 func (n *network) cut() {

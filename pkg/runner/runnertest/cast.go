@@ -114,13 +114,26 @@ func (c Cast) Facts(at time.Time) runner.Facts {
 		Approvals: []runner.Approval{{
 			By:    runner.Person{ID: 2002, Login: Approver, Type: "User"},
 			State: "approved", EnvironmentID: 88001, Environment: "production",
-			Team: "release-approvers", InTeam: new(true), Source: "rest",
-			NotBefore: at.Add(-20 * time.Minute), SeenAt: at.Add(-15 * time.Minute),
+			Team: "release-approvers", InTeam: new(true), Source: runner.SourceWebhook, Delivery: c.delivery(),
+			SeenAt: at.Add(-15 * time.Minute),
 		}},
+		TagPusher: &author, PullAuthors: []runner.Person{author},
 		Group: &runner.Group{
 			ID: 3, Name: "hipaa-prod", Visibility: "selected", AllowsPublic: new(false),
 			RestrictedToWorkflows: new(true), SelectedWorkflows: []string{workflow().Ref}, RepositoryIDs: []int64{555001},
 		},
+	}
+}
+
+// delivery is the webhook that told of the approval.
+func (c Cast) delivery() string { return fmt.Sprintf("0b989ba4-242f-11e5-81e1-%012d", c.CheckRunID) }
+
+// Reviewed is the approval that [Cast.Facts] rest on.
+func (c Cast) Reviewed(at time.Time) runner.Reviewed {
+	return runner.Reviewed{
+		Repository: Repository, RunID: c.RunID, Environment: "production", By: runner.Person{ID: 2002, Login: Approver, Type: "User"},
+		State: runner.StateApproved, Source: runner.SourceWebhook, RunAttempt: c.RunAttempt, Delivery: c.delivery(),
+		Jobs: []int64{c.CheckRunID}, SeenAt: at.Add(-15 * time.Minute),
 	}
 }
 

@@ -108,7 +108,7 @@ func (s *Script) Decide(c Cast, gate runner.Gate, reasons ...string) (runner.Dec
 // optional Reported.
 func CompletedStory() []runner.Kind {
 	return []runner.Kind{
-		runner.KindOffered, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
+		runner.KindOffered, runner.KindReviewed, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
 		runner.KindStarted, runner.KindConcluded, runner.KindCompleted,
 		runner.KindTeardown, runner.KindTerminated, runner.KindSealed,
 	}
@@ -120,7 +120,7 @@ func DeniedStory() []runner.Kind { return []runner.Kind{runner.KindOffered, runn
 // RefusedStory is the life of a job that was turned away at its runner.
 func RefusedStory() []runner.Kind {
 	return []runner.Kind{
-		runner.KindOffered, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
+		runner.KindOffered, runner.KindReviewed, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
 		runner.KindRefused, runner.KindTeardown, runner.KindTerminated, runner.KindSealed,
 	}
 }
@@ -128,7 +128,7 @@ func RefusedStory() []runner.Kind {
 // RetiredStory is the life of a runner that no job reached.
 func RetiredStory() []runner.Kind {
 	return []runner.Kind{
-		runner.KindOffered, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
+		runner.KindOffered, runner.KindReviewed, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased,
 		runner.KindRetired, runner.KindTeardown, runner.KindTerminated, runner.KindSealed,
 	}
 }
@@ -166,6 +166,8 @@ func (s *Script) Next(c Cast, kind runner.Kind) (runner.Event, error) {
 	switch kind {
 	case runner.KindOffered:
 		return c.Offered(s.Now), nil
+	case runner.KindReviewed:
+		return c.Reviewed(s.Now), nil
 	case runner.KindReported:
 		return c.Reported(), nil
 	case runner.KindConcluded:

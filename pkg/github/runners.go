@@ -1,0 +1,161 @@
+package github
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
+)
+
+// Runners implements supervisor.GitHub.
+// https://docs.github.com/en/rest/actions/self-hosted-runner-groups#list-self-hosted-runners-in-a-group-for-an-organization
+func (c *Client) Runners(ctx context.Context) ([]supervisor.RegisteredRunner, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	groups, err := c.groups(ctx, func(g group) bool { return g.Name == c.cfg.Group })
+	if err != nil {
+		return nil, err
+	}
+	if len(groups) != 1 {
+		return nil, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(groups))}
+	}
+	var out []supervisor.RegisteredRunner
+	err = c.pages(ctx, "list runners of the group", fmt.Sprintf("%s/%d/runners", c.groupsPath(), groups[0].ID), func(body []byte) error {
+		page, err := decodeRunners(body)
+		out = append(out, page...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func decodeRunners(body []byte) ([]supervisor.RegisteredRunner, error) {
+	var page struct {
+		Runners *[]struct {
+			ID   int64  `json:"id"`
+			Name string `json:"name"`
+			Busy bool   `json:"busy"`
+		} `json:"runners"`
+	}
+	if err := decode(body, &page); err != nil || page.Runners == nil {
+		return nil, errMalformed
+	}
+	var out []supervisor.RegisteredRunner
+	for _, r := range *page.Runners {
+		if r.ID <= 0 || r.Name == "" {
+			return nil, errMalformed
+		}
+		out = append(out, supervisor.RegisteredRunner{ID: r.ID, Name: r.Name, Busy: r.Busy})
+	}
+	return out, nil
+}
+
+// Group is a runner group by the two things that name it.
+type Group struct {
+	ID   int64
+	Name string
+}
+
+// RivalGroups lists the other runner groups of the organization that one of our
+// group's repositories may use. A scale set of our name in one of them could be
+// given our jobs.
+func (c *Client) RivalGroups(ctx context.Context) ([]Group, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	var ours []group
+	all, err := c.groups(ctx, func(g group) bool {
+		if g.Name == c.cfg.Group {
+			ours = append(ours, g)
+		}
+		return g.Name != c.cfg.Group
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(ours) != 1 {
+		return nil, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(ours))}
+	}
+	repositories, err := c.repositoriesOf(ctx, ours[0].ID)
+	if err != nil {
+		return nil, err
+	}
+	var rivals []Group
+	for _, g := range all {
+		if g.Visibility == "selected" && ours[0].Visibility == "selected" {
+			theirs, err := c.repositoriesOf(ctx, g.ID)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.ContainsFunc(theirs, func(id int64) bool { return slices.Contains(repositories, id) }) {
+				continue
+			}
+		}
+		rivals = append(rivals, Group{g.ID, g.Name})
+	}
+	return rivals, nil
+}
+
+func (c *Client) groupsPath() string {
+	return "orgs/" + url.PathEscape(c.cfg.Org) + "/actions/runner-groups"
+}
+
+// groups lists the runner groups of the organization that are wanted.
+func (c *Client) groups(ctx context.Context, want func(group) bool) ([]group, error) {
+	var found []group
+	err := c.pages(ctx, "list runner groups", c.groupsPath(), func(body []byte) error {
+		page, err := decodeGroups(body)
+		for _, g := range page {
+			if want(g) {
+				found = append(found, g)
+			}
+		}
+		return err
+	})
+	return found, err
+}
+
+// repositoriesOf lists the repositories that may use the group, by id.
+func (c *Client) repositoriesOf(ctx context.Context, id int64) ([]int64, error) {
+	var out []int64
+	err := c.pages(ctx, "list repositories of runner group", fmt.Sprintf("%s/%d/repositories", c.groupsPath(), id), func(body []byte) error {
+		ids, err := decodeRepositoryIDs(body)
+		out = append(out, ids...)
+		return err
+	})
+	return out, err
+}
+
+// askGroup finds the runner group by its name, with the repositories that may
+// use it.
+func (q *query) askGroup(ctx context.Context) error {
+	found, err := q.groups(ctx, func(g group) bool { return g.Name == q.cfg.Group })
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		return &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(found))}
+	}
+	q.group = found[0].shown()
+	if q.group.Visibility != "selected" {
+		return nil
+	}
+	q.group.RepositoryIDs, err = q.repositoriesOf(ctx, q.group.ID)
+	return err
+}
+
+// shown is the group as the policy sees it.
+func (g group) shown() *runner.Group {
+	out := &runner.Group{
+		ID: g.ID, Name: g.Name, Visibility: g.Visibility, AllowsPublic: g.AllowsPublic,
+		RestrictedToWorkflows: g.RestrictedToWorkflows, SelectedWorkflows: g.SelectedWorkflows,
+	}
+	if g.InheritedAllowsPublic != nil && *g.InheritedAllowsPublic {
+		out.AllowsPublic = g.InheritedAllowsPublic
+	}
+	return out
+}

@@ -1,0 +1,68 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
+)
+
+const (
+	// newsKept is how far back GitHub lists what it told an App: three days.
+	// https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/viewing-webhook-deliveries
+	newsKept = 72 * time.Hour
+	// newsOverlap is asked for again each time: a delivery is listed once it
+	// was made, which can be minutes after its own time.
+	newsOverlap = 10 * time.Minute
+)
+
+// hear makes durable what GitHub told our App by webhook. It is asked for, not
+// waited for: the daemon needs no door to the internet, and a restart loses
+// nothing that GitHub still lists.
+func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
+	began := time.Now()
+	since := began.Add(-newsKept)
+	if heard := s.heard.Load(); heard != nil {
+		since = heard.Add(-newsOverlap)
+	}
+	events, err := s.GitHub.News(ctx, since)
+	for _, e := range events {
+		if err := s.note(ctx, e); err != nil {
+			return false, fmt.Errorf("record what GitHub told the App: %w", err)
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("read what GitHub told the App: %w", err)
+	}
+	s.heard.Store(&began)
+	return false, nil
+}
+
+// note records one piece of news if it is about this pool. News that cannot be
+// true of the log stays without effect, as in [Supervisor.Observe].
+func (s *Supervisor) note(ctx context.Context, e runner.Event) error {
+	var repository string
+	switch e := e.(type) {
+	case runner.Reviewed:
+		repository = e.Repository
+	case runner.Asked:
+		if !s.AnswerDeployments {
+			return nil
+		}
+		repository = e.Repository
+	}
+	if !slices.ContainsFunc(s.Pool.Repositories, func(r runner.Repository) bool { return strings.EqualFold(r.Name, repository) }) {
+		return nil
+	}
+	err := s.record(ctx, e)
+	if violation, ok := errors.AsType[*runner.Violation](err); ok && violation.Invariant != 8 {
+		s.Logger.Error("what GitHub told the App contradicts the log", zap.String("kind", string(e.Kind())), zap.Error(err))
+		return nil
+	}
+	return err
+}
