@@ -43,6 +43,7 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 		return false, err
 	}
 	offered := job.Offered.Event
+	s.hearAbout(ctx, &job)
 	facts, err := s.facts(ctx, offered)
 	if err != nil {
 		return false, fmt.Errorf("%w: gather facts: %w", errNoVerdict, err)
@@ -53,6 +54,10 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 	}
 	if slices.Equal(decision.Reasons, []string{reasonCoolingOff}) {
 		return false, errCoolingOff
+	}
+	if s.NewsEvery > 0 && slices.Contains(decision.Reasons, reasonUnattributed) && time.Since(job.Offered.At) < newsPatience {
+		s.heard.Store(new(job.Offered.At.Add(-time.Second))) // so that they are read again
+		return false, errNewsPending
 	}
 	if decision.Allowed() {
 		err = s.record(ctx, runner.Authorized{Job: id, Facts: facts, Decision: decision})

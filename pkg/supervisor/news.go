@@ -19,12 +19,25 @@ const (
 	// newsOverlap is asked for again each time: a delivery is listed once it
 	// was made, which can be minutes after its own time.
 	newsOverlap = 10 * time.Minute
+	// newsPatience is how long after a job was offered the news of its approval
+	// may come: GitHub sends both at the same moment.
+	newsPatience = time.Minute
 )
+
+// errNewsPending says that an approval stands in GitHub's list, and that the
+// news for which attempt it was given may still come.
+var errNewsPending = errors.New("the webhook that names the approval's attempt has not come yet")
 
 // hear makes durable what GitHub told our App by webhook. It is asked for, not
 // waited for: the daemon needs no door to the internet, and a restart loses
 // nothing that GitHub still lists.
 func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
+	select {
+	case s.hearing <- struct{}{}: // what one call was told, the next is not told again
+		defer func() { <-s.hearing }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 	began := time.Now()
 	since := began.Add(-newsKept)
 	if heard := s.heard.Load(); heard != nil {
@@ -41,6 +54,18 @@ func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 	}
 	s.heard.Store(&began)
 	return false, nil
+}
+
+// hearAbout reads the news that may concern a job before it is decided on. That
+// they cannot be read is no reason to wait: then the list of reviews alone says
+// what it can.
+func (s *Supervisor) hearAbout(ctx context.Context, job *runner.Job) {
+	if heard := s.heard.Load(); s.NewsEvery <= 0 || heard != nil && heard.After(job.Offered.At) {
+		return
+	}
+	if _, err := s.hear(ctx, runner.Task{}); err != nil {
+		s.Logger.Warn("decide without news", zap.Error(err))
+	}
 }
 
 // note records one piece of news if it is about this pool. News that cannot be

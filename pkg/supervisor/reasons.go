@@ -3,7 +3,8 @@ package supervisor
 // Reasons that the supervisor adds to those of the policy.
 const (
 	reasonFactsUnknown  = "facts-unknown"
-	reasonCoolingOff    = "approval-cooling-off" // the policy's own word
+	reasonCoolingOff    = "approval-cooling-off"  // the policy's own word
+	reasonUnattributed  = "approval-unattributed" // the policy's own word
 	reasonNoToken       = "no-oidc-token"
 	reasonBadToken      = "oidc-token-rejected"
 	reasonNotAuthorized = "job-not-authorized"

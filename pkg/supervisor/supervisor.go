@@ -92,6 +92,8 @@ type Supervisor struct {
 	view  atomic.Pointer[View]
 	// looked is when the settle loop last looked at its work.
 	looked atomic.Pointer[time.Time]
+	// hearing holds one token while the news are read.
+	hearing chan struct{}
 	// heard is until when the news of the App were read, nil before the first time.
 	heard atomic.Pointer[time.Time]
 	fatal chan error
@@ -112,6 +114,7 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		lanes:   newLanes(opts.Tick),
 		gate:    newGates(),
 		sight:   newSightings(),
+		hearing: make(chan struct{}, 1),
 		fatal:   make(chan error, 1),
 	}
 	for _, rec := range records {

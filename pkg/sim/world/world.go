@@ -100,6 +100,8 @@ type World struct {
 	Cluster *simcluster.Cluster
 	// RepositoryID and OrgID are what the configuration has to name.
 	RepositoryID, OrgID int64
+	// GroupID is the restricted runner group.
+	GroupID int64
 	opts                Options
 }
 
@@ -153,7 +155,7 @@ func (w *World) populate() {
 	w.RepositoryID = g.AddRepository(Repository)
 	g.SetWorkflowTag(DeployWorkflow, DeploySHA)
 	g.SetWorkflowTag(BranchWorkflow, branchSHA)
-	g.AddGroup(simgithub.Group{
+	w.GroupID = g.AddGroup(simgithub.Group{
 		Name: Group, Visibility: "selected", Repositories: []string{Repository},
 		RestrictedToWorkflows: true, Workflows: []string{DeployWorkflow, BranchWorkflow},
 	})
