@@ -43,6 +43,7 @@ func writeStatus(out io.Writer, v supervisor.View) error {
 	}
 	table(&b, []string{"JOB", "REPOSITORY", "RUN", "PHASE", "FOR", "RUNNER", "SAYS"}, jobRows(v))
 	table(&b, []string{"RUNNER", "HOST", "PHASE", "FOR", "JOB", "SAYS"}, runnerRows(v))
+	table(&b, []string{"ASKED ABOUT", "RUN", "ENVIRONMENT", "FOR", "RULING", "SAYS"}, askRows(v))
 	table(&b, []string{"STRAY", "ID", "NAME", "NODE", "FOR"}, strayRows(v))
 	table(&b, []string{"WAITING HOST", "INSTANCE", "VETTED", "FAILS"}, hostRows(v))
 	_, err := out.Write(b.Bytes())
@@ -70,6 +71,14 @@ func runnerRows(v supervisor.View) [][]string {
 		}
 		rows = append(rows, []string{string(r.Name), r.Instance, string(r.Phase), age(v, r.Since), string(r.Job),
 			sentence(overdue, r.Outcome, pending, r.Problem)})
+	}
+	return rows
+}
+
+func askRows(v supervisor.View) [][]string {
+	var rows [][]string
+	for _, a := range v.Asks {
+		rows = append(rows, []string{a.Repository, fmt.Sprint(a.RunID), a.Environment, age(v, a.Since), a.Ruling, a.Problem})
 	}
 	return rows
 }

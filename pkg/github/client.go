@@ -130,7 +130,7 @@ func New(cfg Config, logger *zap.Logger) (*Client, error) {
 	c := &Client{cfg: cfg, server: server, log: logger, meter: meter, heard: &heardSet{}, names: &names{}}
 	as := func(token func(context.Context) (string, error), drop func(string)) *gh.Client {
 		in := signedIn{next: newRevalidating(meter), api: api, token: token, drop: drop}
-		rest := gh.NewClient(&http.Client{Transport: in, Timeout: cfg.Timeout, CheckRedirect: sameHost})
+		rest := gh.NewClient(&http.Client{Transport: in, CheckRedirect: sameHost}) // every call has a deadline
 		rest.BaseURL = api
 		return rest
 	}
@@ -231,7 +231,12 @@ func (c *Client) CancelRun(ctx context.Context, repository string, runID int64, 
 		}
 		resp, err := c.rest.Do(ctx, req, nil)
 		_, accepted := errors.AsType[*gh.AcceptedError](err)
-		if over := resp != nil && resp.StatusCode == http.StatusConflict; err != nil && !accepted && !over {
+		over := resp != nil && resp.StatusCode == http.StatusConflict
+		switch {
+		case accepted || over:
+		case err == nil: // somebody answered, and not as GitHub does
+			return &Error{Op: op, Status: resp.StatusCode, Cause: errMalformed}
+		default:
 			return failed(op, httpResponse(resp), err)
 		}
 	}

@@ -89,8 +89,11 @@ func (c *Client) Answer(ctx context.Context, asked runner.Asked, state, comment 
 		return &Error{Op: op, Cause: errNoAnswer}
 	}
 	resp, err := c.rest.Do(ctx, req, nil)
-	if err == nil {
+	switch {
+	case err == nil && resp.StatusCode == http.StatusNoContent:
 		return nil
+	case err == nil: // somebody answered, and not as GitHub does
+		return &Error{Op: op, Status: resp.StatusCode, Cause: errMalformed}
 	}
 	err = failed(op, httpResponse(resp), err)
 	if e, ok := errors.AsType[*Error](err); ok && (e.Status == http.StatusUnprocessableEntity || e.Status == http.StatusNotFound) {

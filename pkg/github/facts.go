@@ -18,8 +18,8 @@ import (
 const maxConcurrent = 4
 
 // Facts implements supervisor.GitHub. It asks for the run first, then for
-// everything else at once, and fails when any of it stays unknown. Only a
-// team membership that cannot be learned is left unknown in the answer.
+// everything else at once, and fails when any of it stays unknown: what is
+// unknown for a moment must not become a denial for good.
 func (c *Client) Facts(ctx context.Context, offered runner.Offered, known []runner.Reviewed) (runner.Facts, []runner.Reviewed, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
@@ -172,7 +172,9 @@ func (q *query) attributeReviews(ctx context.Context) (fresh []runner.Reviewed, 
 	for i := range q.approvals {
 		a := &q.approvals[i]
 		a.EnvironmentID, a.Environment = q.env.ID, q.env.Name
-		a.Team, a.InTeam = q.askTeams(ctx, a.By.Login)
+		if a.Team, a.InTeam, err = q.askTeams(ctx, a.By.Login); err != nil {
+			return nil, err
+		}
 		a.NameID = q.nameID(ctx, a.By)
 	}
 	return fresh, nil
@@ -180,18 +182,17 @@ func (q *query) attributeReviews(ctx context.Context) (fresh []runner.Reviewed, 
 
 // askTeams finds a configured team that the account is an active member of.
 // The answer is no only when every team said no.
-func (q *query) askTeams(ctx context.Context, login string) (team string, member *bool) {
-	member = new(false)
+func (q *query) askTeams(ctx context.Context, login string) (team string, member *bool, unknown error) {
 	for _, slug := range q.cfg.ApproverTeams {
 		active, err := q.askMembership(ctx, slug, login)
 		switch {
 		case err != nil:
-			member = nil
+			unknown = err
 		case active:
-			return slug, new(true)
+			return slug, new(true), nil
 		}
 	}
-	return "", member
+	return "", new(false), unknown
 }
 
 // askMembership is no for 404: the account is in no team of this name. A

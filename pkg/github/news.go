@@ -2,12 +2,10 @@ package github
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,12 +17,6 @@ import (
 // genuine: there is no signature of a payload to check, and no door to the
 // internet to keep.
 // https://docs.github.com/en/rest/apps/webhooks
-
-// The events that we read.
-const (
-	eventReview     = "deployment_review"
-	eventProtection = "deployment_protection_rule"
-)
 
 // maxNewsPages bounds how far one call reads, at 100 deliveries a page.
 const maxNewsPages = 100
@@ -39,40 +31,90 @@ type delivery struct {
 	Installation *int64    `json:"installation_id"`
 }
 
-// heardSet remembers the deliveries that need not be read again, by GUID: a
-// redelivery has the same.
-type heardSet struct {
-	mu    sync.Mutex
-	guids map[string]time.Time
-}
-
-// heardFor is longer than GitHub lists a delivery.
-const heardFor = 4 * 24 * time.Hour
-
-func (h *heardSet) has(guid string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, heard := h.guids[guid]
-	return heard
-}
-
-func (h *heardSet) add(guid string, now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.guids == nil {
-		h.guids = map[string]time.Time{}
+// check names what an entry that may concern us does not say.
+func (d delivery) check() error {
+	switch {
+	case d.ID <= 0:
+		return lacks("id")
+	case d.GUID == "":
+		return lacks("guid")
+	case d.DeliveredAt.IsZero():
+		return lacks("delivered_at")
+	case d.Event == "":
+		return lacks("event")
+	case d.Installation == nil:
+		return lacks("installation_id")
 	}
-	h.guids[guid] = now
-	for old, at := range h.guids {
-		if now.Sub(at) > heardFor {
-			delete(h.guids, old)
+	return nil
+}
+
+// decodeDeliveries reads one page of the list. An entry of another shape comes
+// as far as it could be read and fails its check: it must not hold up the others.
+func decodeDeliveries(body []byte) ([]delivery, error) {
+	var raw []json.RawMessage
+	if err := decode(body, &raw); err != nil {
+		return nil, err
+	}
+	list := make([]delivery, len(raw))
+	for i := range raw {
+		if decode(raw[i], &list[i]) != nil {
+			list[i].GUID = ""
 		}
+	}
+	return list, nil
+}
+
+// heardSet keeps what deliveries said, by GUID: a redelivery has the same, and
+// calls overlap. What was heard is told again to each call that reaches back to
+// it, because a caller may have failed to make it durable; only GitHub is not
+// asked again.
+type heardSet struct {
+	mu   sync.Mutex
+	said map[string]heard
+}
+
+type heard struct {
+	events []runner.Event
+	at     time.Time // when it was read
+}
+
+const (
+	// heardFor is longer than GitHub lists a delivery.
+	heardFor = 4 * 24 * time.Hour
+	// maxHeard bounds the memory; beyond it the longest known is asked for again.
+	maxHeard = 4096
+)
+
+func (h *heardSet) get(guid string) ([]runner.Event, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	said, known := h.said[guid]
+	return said.events, known
+}
+
+func (h *heardSet) add(guid string, events []runner.Event, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.said == nil {
+		h.said = map[string]heard{}
+	}
+	h.said[guid] = heard{events, now}
+	oldest := guid
+	for old, said := range h.said {
+		if now.Sub(said.at) > heardFor {
+			delete(h.said, old)
+		} else if said.at.Before(h.said[oldest].at) {
+			oldest = old
+		}
+	}
+	if len(h.said) > maxHeard {
+		delete(h.said, oldest)
 	}
 }
 
 // News implements supervisor.GitHub. A delivery that cannot be understood does
-// not hold up the others: it is named in the error, and tried again. What was
-// returned once is not returned again by this client.
+// not hold up the others: it is named in the error, and read again by the next
+// call. No delivery that was understood is read twice.
 func (c *Client) News(ctx context.Context, since time.Time) ([]runner.Event, error) {
 	if c.app == nil {
 		return nil, &Error{Op: "list deliveries", Cause: errors.New("only an App has deliveries")}
@@ -80,27 +122,40 @@ func (c *Client) News(ctx context.Context, since time.Time) ([]runner.Event, err
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	wanted, err := c.deliveries(ctx, since)
-	if err != nil {
-		return nil, err
-	}
+	problems := []error{err}
 	var events []runner.Event
-	var problems []error
+	told := map[string]bool{}
 	for i := len(wanted) - 1; i >= 0; i-- { // the list has the newest first
-		d := wanted[i]
-		found, err := ask(ctx, c.app, fmt.Sprintf("read delivery %d", d.ID), fmt.Sprintf("app/hook/deliveries/%d", d.ID), func(body []byte) ([]runner.Event, error) {
-			return decodeDelivery(body, d, c.cfg.Org, c.cfg.Environment)
-		})
-		if err != nil {
+		if d := wanted[i]; !told[d.GUID] {
+			found, err := c.listen(ctx, d)
 			problems = append(problems, err)
-			continue
+			told[d.GUID] = err == nil
+			events = append(events, found...)
 		}
-		c.heard.add(d.GUID, time.Now())
-		events = append(events, found...)
 	}
 	return events, errors.Join(problems...)
 }
 
-// deliveries lists what may concern us, the newest first, back to since.
+// listen reads what one delivery said, unless that is known.
+func (c *Client) listen(ctx context.Context, d delivery) ([]runner.Event, error) {
+	if events, known := c.heard.get(d.GUID); known {
+		return events, nil
+	}
+	op := fmt.Sprintf("read delivery %d", d.ID)
+	if err := d.check(); err != nil {
+		return nil, &Error{Op: op, Cause: err}
+	}
+	events, err := ask(ctx, c.app, op, fmt.Sprintf("app/hook/deliveries/%d", d.ID), func(body []byte) ([]runner.Event, error) {
+		return c.ours().decodeDelivery(body, d)
+	})
+	if err == nil {
+		c.heard.add(d.GUID, events, time.Now())
+	}
+	return events, err
+}
+
+// deliveries lists what may concern us, the newest first, back to since. What
+// was read before an error comes with it.
 func (c *Client) deliveries(ctx context.Context, since time.Time) ([]delivery, error) {
 	const op = "list deliveries"
 	var wanted []delivery
@@ -112,192 +167,41 @@ func (c *Client) deliveries(ctx context.Context, since time.Time) ([]delivery, e
 		}
 		body, resp, err := c.app.page(ctx, op, path)
 		if err != nil {
-			return nil, err
+			return wanted, err
 		}
 		list, err := decodeDeliveries(body)
 		if err != nil {
-			return nil, &Error{Op: op, Cause: err}
+			return wanted, &Error{Op: op, Cause: err}
 		}
-		older := false
 		for _, d := range list {
-			older = older || d.DeliveredAt.Before(since)
-			if !older && c.concerns(d) {
+			if !d.DeliveredAt.IsZero() && d.DeliveredAt.Before(since) {
+				return wanted, nil
+			}
+			if c.concerns(d) {
 				wanted = append(wanted, d)
 			}
 		}
-		if older || resp.Cursor == "" || len(list) == 0 {
+		if resp.Cursor == "" || len(list) == 0 {
 			return wanted, nil
 		}
 		cursor = resp.Cursor
 	}
-	return nil, &Error{Op: op, Cause: fmt.Errorf("more than %d pages", maxNewsPages)}
+	return wanted, &Error{Op: op, Cause: fmt.Errorf("more than %d pages", maxNewsPages)}
 }
 
+// concerns says whether a delivery has to be read: not one of another event,
+// of an action that says nothing, or of another installation. An entry that
+// does not say which it is has to be complained of.
 func (c *Client) concerns(d delivery) bool {
-	action := ""
-	if d.Action != nil {
-		action = *d.Action
-	}
 	switch {
+	case d.Event == "":
+		return true
 	case d.Installation != nil && c.cfg.InstallationID != 0 && *d.Installation != c.cfg.InstallationID:
 		return false
-	case c.heard.has(d.GUID):
-		return false
-	case d.Event == eventReview:
-		return action == runner.StateApproved || action == runner.StateRejected
 	}
-	return d.Event == eventProtection && action == "requested"
+	return d.Action == nil && (d.Event == eventReview || d.Event == eventProtection) || d.Action != nil && told(d.Event, *d.Action)
 }
 
-func decodeDeliveries(body []byte) ([]delivery, error) {
-	var list []delivery
-	if err := decode(body, &list); err != nil {
-		return nil, err
-	}
-	for _, d := range list {
-		if d.ID <= 0 || d.GUID == "" || d.DeliveredAt.IsZero() || d.Event == "" {
-			return nil, errMalformed
-		}
-	}
-	return list, nil
-}
-
-// payload is what we read of both events.
-// https://docs.github.com/en/webhooks/webhook-events-and-payloads#deployment_review
-// https://docs.github.com/en/webhooks/webhook-events-and-payloads#deployment_protection_rule
-type payload struct {
-	Action       string      `json:"action"`
-	Repository   *repository `json:"repository"`
-	Organization *account    `json:"organization"`
-
-	// deployment_review
-	Approver *account   `json:"approver"`
-	Run      *run       `json:"workflow_run"`
-	JobRun   *reviewed  `json:"workflow_job_run"`
-	JobRuns  []reviewed `json:"workflow_job_runs"`
-
-	// deployment_protection_rule
-	Environment string  `json:"environment"`
-	Event       *string `json:"event"`
-	Callback    string  `json:"deployment_callback_url"`
-	Deployment  *struct {
-		SHA string `json:"sha"`
-		Ref string `json:"ref"`
-	} `json:"deployment"`
-}
-
-// reviewed is a job that a review decided.
-type reviewed struct {
-	ID          int64  `json:"id"`
-	Environment string `json:"environment"`
-}
-
-// decodeDelivery reads one delivery with its payload. No events and no error say
-// that it is not about us.
-func decodeDelivery(body []byte, listed delivery, org, environment string) ([]runner.Event, error) {
-	var d struct {
-		delivery
-		Request *struct {
-			Payload *payload `json:"payload"`
-		} `json:"request"`
-	}
-	if err := decode(body, &d); err != nil {
-		return nil, err
-	}
-	if d.GUID != listed.GUID || d.Event != listed.Event || d.Request == nil || d.Request.Payload == nil {
-		return nil, errMalformed
-	}
-	return decodePayload(*d.Request.Payload, d.Event, d.GUID, d.DeliveredAt.UTC(), org, environment)
-}
-
-func decodePayload(p payload, event, guid string, at time.Time, org, environment string) ([]runner.Event, error) {
-	if p.Repository == nil || p.Repository.check() != nil {
-		return nil, fmt.Errorf("%w: no repository", errMalformed)
-	}
-	if owner, _, _ := strings.Cut(p.Repository.FullName, "/"); !strings.EqualFold(owner, org) {
-		return nil, nil
-	}
-	var events []runner.Event
-	var err error
-	switch event {
-	case eventReview:
-		events, err = p.reviews(guid, at, environment)
-	case eventProtection:
-		events, err = p.asks(guid, at, environment)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range events {
-		if err := runner.Validate(e); err != nil {
-			return nil, fmt.Errorf("%w: %w", errMalformed, err)
-		}
-	}
-	return events, nil
-}
-
-// reviews is one event for our environment, with the jobs in it. A review can
-// decide jobs of several environments at once.
-func (p payload) reviews(guid string, at time.Time, environment string) ([]runner.Event, error) {
-	if p.Action != runner.StateApproved && p.Action != runner.StateRejected {
-		return nil, nil
-	}
-	jobs := p.JobRuns
-	if len(jobs) == 0 && p.JobRun != nil {
-		jobs = []reviewed{*p.JobRun}
-	}
-	if len(jobs) == 0 {
-		return nil, fmt.Errorf("%w: no job", errMalformed)
-	}
-	var ids []int64
-	for _, j := range jobs {
-		switch {
-		case j.ID <= 0 || j.Environment == "":
-			return nil, fmt.Errorf("%w: a job without its id or environment", errMalformed)
-		case strings.EqualFold(j.Environment, environment):
-			ids = append(ids, j.ID)
-		}
-	}
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	by := p.Approver.person()
-	switch {
-	case by == nil:
-		return nil, fmt.Errorf("%w: no approver", errMalformed)
-	case p.Run == nil || p.Run.ID <= 0 || p.Run.Attempt <= 0:
-		return nil, fmt.Errorf("%w: no run or no attempt", errMalformed)
-	}
-	return []runner.Event{runner.Reviewed{
-		Repository: p.Repository.FullName, RunID: p.Run.ID, Environment: environment, By: *by, State: p.Action,
-		Source: runner.SourceWebhook, RunAttempt: p.Run.Attempt, Delivery: guid, Jobs: ids, SeenAt: at,
-	}}, nil
-}
-
-// callback is where GitHub wants the answer to a deployment_protection_rule. Only
-// the run's id is taken from it: the address comes with the payload, and an
-// answer sent there could go anywhere.
-var callback = regexp.MustCompile(`\Ahttps?://[^/?#]+/(?:api/v3/)?repos/([^/?#]+/[^/?#]+)/actions/runs/([0-9]{1,18})/deployment_protection_rule\z`)
-
-func (p payload) asks(guid string, at time.Time, environment string) ([]runner.Event, error) {
-	if p.Action != "requested" || !strings.EqualFold(p.Environment, environment) {
-		return nil, nil
-	}
-	m := callback.FindStringSubmatch(p.Callback)
-	if m == nil || !strings.EqualFold(m[1], p.Repository.FullName) {
-		return nil, fmt.Errorf("%w: the callback does not name a run of the repository", errMalformed)
-	}
-	id, err := strconv.ParseInt(m[2], 10, 64)
-	if err != nil || id <= 0 {
-		return nil, fmt.Errorf("%w: no run", errMalformed)
-	}
-	ask := runner.Asked{Repository: p.Repository.FullName, RunID: id, Environment: environment, Delivery: guid, AskedAt: at}
-	if p.Event != nil {
-		ask.Event = *p.Event
-	}
-	if p.Deployment != nil {
-		// A short name says neither branch nor tag and is left out.
-		ask.SHA, ask.Ref = p.Deployment.SHA, refOf("", p.Deployment.Ref)
-	}
-	return []runner.Event{ask}, nil
+func (c *Client) ours() ours {
+	return ours{org: c.cfg.Org, environment: c.cfg.Environment, installation: c.cfg.InstallationID}
 }

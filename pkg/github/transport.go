@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -249,6 +250,10 @@ func (t *revalidating) keep(key string, resp *http.Response) (*http.Response, er
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if !json.Valid(body) {
+		// Half an answer that is kept would be confirmed by 304 for ever.
+		return resp, nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.kept) >= maxKept {

@@ -32,9 +32,9 @@ func (s *State) ReviewsOf(runID int64) []Reviewed {
 	return out
 }
 
-// askLife is how long a deployment waits for its rules before GitHub fails it.
+// AskLife is how long a deployment waits for its rules before GitHub fails it.
 // https://docs.github.com/en/actions/reference/workflows-and-actions/deployments-and-environments
-const askLife = 30 * 24 * time.Hour
+const AskLife = 30 * 24 * time.Hour
 
 // asks plans the questions about one run. Nothing is ruled while admission is
 // frozen: GitHub waits, and a ruling cannot be taken back.
@@ -42,7 +42,7 @@ func (p *planner) asks(id int64, run *Run) {
 	for _, delivery := range sortedKeys(run.Asks) {
 		ask := run.Asks[delivery]
 		switch {
-		case ask.Answered != nil || p.now.Sub(ask.Asked.Event.AskedAt) > askLife:
+		case ask.Answered != nil || p.now.Sub(ask.Asked.Event.AskedAt) > AskLife:
 		case ask.Ruled != nil:
 			p.add(Task{Kind: TaskAnswer, Run: id, Delivery: delivery})
 		case p.Frozen == nil:

@@ -91,6 +91,8 @@ func busy() supervisor.View {
 	v.Queue.ClockSkew, v.HeardAt = 3*time.Second, noon.Add(-12*time.Second)
 	v.Queue.Rates = []supervisor.Rate{{Resource: "service", Throttled: 2}}
 	v.GitHub.Rates = []supervisor.Rate{{Resource: "core", Limit: 5000, Remaining: 4711, Reset: noon.Add(20 * time.Minute)}}
+	v.Asks = []supervisor.AskView{{Repository: "hipaa-app-org/clinical-platform", RunID: 905, URL: "https://github.com/hipaa-app-org/clinical-platform/actions/runs/905",
+		Environment: "production", Since: noon.Add(-40 * time.Second), Problem: "gather facts of the deployment: HTTP 503"}}
 	v.Strays = []supervisor.StrayView{
 		{What: runner.StrayForeign, ID: "4711", Since: noon.Add(-3 * time.Minute)},
 		{What: runner.StrayPod, ID: "0b2f", Name: "rw-nobody", Node: "ip-10-0-1-9.ec2.internal", Since: noon.Add(-5 * time.Second)},

@@ -142,6 +142,7 @@ func (s *Supervisor) publishLocked() {
 	}
 	slices.SortFunc(v.Strays, func(a, b StrayView) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
 	slices.Sort(v.Closed)
+	v.Asks = s.asks(now)
 	open := 0
 	refused := map[runner.JobID][]string{}
 	for name, r := range st.Runners {
@@ -171,6 +172,30 @@ func (s *Supervisor) publishLocked() {
 	slices.SortFunc(v.Jobs, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
 	slices.SortFunc(v.Runners, func(a, b RunnerView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
 	s.view.Store(&v)
+}
+
+// asks are the questions without an answer, as long as GitHub waits for one.
+func (s *Supervisor) asks(now time.Time) []AskView {
+	var out []AskView
+	for id, run := range s.state.Runs {
+		for _, ask := range run.Asks {
+			e := ask.Asked.Event
+			if ask.Answered != nil || now.Sub(e.AskedAt) > runner.AskLife {
+				continue
+			}
+			v := AskView{
+				Repository: e.Repository, RunID: id, Environment: e.Environment, Since: e.AskedAt,
+				URL:     fmt.Sprintf("%s/%s/actions/runs/%d", s.ServerURL, e.Repository, id),
+				Problem: s.lanes.problem(string(runner.RunChain(id))),
+			}
+			if ask.Ruled != nil {
+				v.Ruling = ask.Ruled.Event.State
+			}
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b AskView) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.RunID, b.RunID)) })
+	return out
 }
 
 func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {

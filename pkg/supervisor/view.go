@@ -24,6 +24,8 @@ type View struct {
 	// Closed lists what forbids new work besides log, clock and freeze.
 	Closed []string    `json:"closed,omitempty"`
 	Strays []StrayView `json:"strays,omitempty"`
+	// Asks are deployments that GitHub asked about and that have no answer yet.
+	Asks []AskView `json:"asks,omitempty"`
 	// HeardAt is until when the App's webhook deliveries were read, zero when
 	// they were not.
 	HeardAt  time.Time    `json:"heardAt,omitzero"`
@@ -56,6 +58,18 @@ type StrayView struct {
 	Name  string           `json:"name,omitempty"`
 	Node  string           `json:"node,omitempty"`
 	Since time.Time        `json:"since"`
+}
+
+// AskView is a deployment that GitHub asked about.
+type AskView struct {
+	Repository  string    `json:"repository"`
+	RunID       int64     `json:"runId"`
+	URL         string    `json:"url"`
+	Environment string    `json:"environment"`
+	Since       time.Time `json:"since"`
+	// Ruling is ours, empty while there is none; Problem is why it does not move.
+	Ruling  string `json:"ruling,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // LedgerView is the state of the log.

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +34,23 @@ const (
 	FaultUnknownMessage   FaultKind = "unknown-message"   // rewrite: unknown outer messageType
 	FaultUnknownItem      FaultKind = "unknown-item"      // rewrite: one more item of an unknown type
 	FaultByteOrderMark    FaultKind = "byte-order-mark"   // rewrite: a UTF-8 BOM before the body
+	FaultThrottled        FaultKind = "throttled"         // 429, Retry-After RetryAfter or 2 s
+	FaultRateLimited      FaultKind = "rate-limited"      // 403, nothing remains until RetryAfter or 30 s from now
+	FaultSecondaryLimit   FaultKind = "secondary-limit"   // 403, Retry-After RetryAfter or 5 s
+	FaultTruncated        FaultKind = "truncated"         // rewrite: half of the body
+	FaultNull             FaultKind = "null"              // 200 and null
+	FaultWrongType        FaultKind = "wrong-type"        // 200 and ["surprise"]
+	FaultRedirect         FaultKind = "redirect"          // 302 to another host
+	FaultEcho             FaultKind = "echo"              // 400 that repeats credential and body
+	FaultClockSkew        FaultKind = "clock-skew"        // rewrite: Date is Duration ahead, ten minutes unless told
+	FaultStaleStatistics  FaultKind = "stale-statistics"  // rewrite: counters of ghosts
+	FaultSessionGone      FaultKind = "session-gone"      // the session ends, then the request goes on
+	FaultPoisonItem       FaultKind = "poison-item"       // rewrite: one more item with a field of a wrong type
+	FaultReversed         FaultKind = "reversed"          // rewrite: the items in reverse order
+	FaultEarlyEnd         FaultKind = "early-end"         // rewrite: JobCompleted beside each JobStarted
+	FaultCountOnly        FaultKind = "count-only"        // rewrite: count 1, empty value
+	FaultNoToken          FaultKind = "no-token"          // rewrite: token is null
+	FaultNoExpiry         FaultKind = "no-expiry"         // rewrite: token is a JWT without exp
 )
 
 // Fault is one entry of the menu, for requests that match.
@@ -42,6 +61,10 @@ type Fault struct {
 	// Path is a prefix of whole segments, with /api/v3 for REST; a segment *
 	// matches any one segment.
 	Path string
+	// Whole says that Path is the whole path.
+	Whole bool
+	// Caller is the kind of credential, as [Request] has it; empty for any.
+	Caller string
 	// Skip lets this many matching requests pass first.
 	Skip int
 	// Count is how many matching requests fail: 0 is 1, negative is all.
@@ -79,6 +102,9 @@ func (f *Fault) matches(r *http.Request) bool {
 	have := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	if f.Path == "" || f.Path == "/" {
 		return true
+	}
+	if f.Caller != "" && f.Caller != callerOf(r).kind || f.Whole && len(want) != len(have) {
+		return false
 	}
 	if len(want) > len(have) {
 		return false
@@ -131,15 +157,47 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	switch f.Kind {
 	case FaultHang:
 		s.hang(f, w, r, effect)
-	case FaultNullStatistics, FaultNoQueueURL, FaultUnknownMessage, FaultUnknownItem,
-		FaultDuplicateMessage, FaultByteOrderMark:
+	case FaultSessionGone:
+		s.endSessions()
+		s.mux.ServeHTTP(w, r)
+	case FaultClockSkew:
 		rec := effect()
-		rec.replay(w, s.rewrite(f.Kind, rec))
-	default:
-		if f.AfterEffect {
-			effect()
+		ahead := f.Duration
+		if ahead == 0 {
+			ahead = 10 * time.Minute
 		}
-		s.fail(f, w, r)
+		w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
+		rec.replay(w, rec.body.Bytes())
+	default:
+		if f.Kind.rewrites() {
+			rec := effect()
+			rec.replay(w, s.rewrite(f.Kind, rec))
+			return
+		}
+		var rec *recorder
+		if f.AfterEffect {
+			rec = effect()
+		}
+		s.fail(f, w, r, body, rec)
+	}
+}
+
+// rewrites says that the kind spoils an answer that was given.
+func (k FaultKind) rewrites() bool {
+	for _, spec := range Menu() {
+		if spec.Kind == k {
+			return spec.Rewrites
+		}
+	}
+	return false
+}
+
+// endSessions ends every message session, as a server that lost its memory.
+func (s *Server) endSessions() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range s.state.sets {
+		s.endSession(set, time.Now())
 	}
 }
 
@@ -166,8 +224,40 @@ func (s *Server) hang(f *Fault, w http.ResponseWriter, r *http.Request, effect f
 	rec.replay(w, rec.body.Bytes())
 }
 
-func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request) {
+func seconds(d, otherwise time.Duration) string {
+	if d <= 0 {
+		d = otherwise
+	}
+	return strconv.Itoa(int(d.Seconds()))
+}
+
+func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request, body []byte, rec *recorder) {
 	switch f.Kind {
+	case FaultThrottled:
+		w.Header().Set("Retry-After", seconds(f.RetryAfter, 2*time.Second))
+		restError(http.StatusTooManyRequests, "Too many requests").write(w)
+	case FaultRateLimited:
+		until := time.Now().Add(max(f.RetryAfter, 30*time.Second))
+		for name, value := range map[string]string{
+			"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0", "X-RateLimit-Resource": "core",
+			"X-RateLimit-Reset": strconv.FormatInt(until.Unix(), 10),
+		} {
+			w.Header().Set(name, value)
+		}
+		restError(http.StatusForbidden, "API rate limit exceeded for installation.").write(w)
+	case FaultSecondaryLimit:
+		w.Header().Set("Retry-After", seconds(f.RetryAfter, 5*time.Second))
+		a := restError(http.StatusForbidden, "You have exceeded a secondary rate limit.")
+		a.body.(map[string]any)["documentation_url"] = "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits"
+		a.write(w)
+	case FaultNull, FaultWrongType:
+		w.Header().Set("Content-Type", jsonType)
+		_, _ = io.WriteString(w, map[FaultKind]string{FaultNull: "null", FaultWrongType: `["surprise"]`}[f.Kind])
+	case FaultRedirect:
+		w.Header().Set("Location", "https://elsewhere.invalid"+r.URL.Path)
+		restError(http.StatusFound, "Found").write(w)
+	case FaultEcho:
+		restError(http.StatusBadRequest, "cannot handle "+r.Header.Get("Authorization")+" "+string(body)).write(w)
 	case FaultUnauthorized:
 		s.unauthorized(r).write(w)
 	case FaultDrop:
@@ -181,6 +271,11 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "<!DOCTYPE html><html><body><h1>Unicorn!</h1></body></html>")
 	case FaultText:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if rec != nil && rec.status >= http.StatusBadRequest { // the service's own complaint
+			w.WriteHeader(rec.status)
+			_, _ = w.Write(rec.body.Bytes())
+			return
+		}
 		w.WriteHeader(max(f.Status, http.StatusConflict))
 		_, _ = io.WriteString(w, `{"message":"injected","typeName":"GitHub.DistributedTask.WebApi.TaskAgentExistsException"}`)
 	default:
@@ -195,11 +290,38 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// spoilItems changes the list that a queue message holds as text.
+func spoilItems(doc map[string]any, change func([]map[string]any) []map[string]any) {
+	text, isText := doc["body"].(string)
+	var items []map[string]any
+	if !isText || json.Unmarshal([]byte(text), &items) != nil {
+		return
+	}
+	if spoilt, err := json.Marshal(change(items)); err == nil {
+		doc["body"] = string(spoilt)
+	}
+}
+
+// endEarly reports each job that starts as completed as well.
+func endEarly(items []map[string]any) []map[string]any {
+	for _, item := range slices.Clone(items) {
+		if item["messageType"] == "JobStarted" {
+			end := maps.Clone(item)
+			end["messageType"], end["result"] = "JobCompleted", "canceled"
+			items = append(items, end)
+		}
+	}
+	return items
+}
+
 // rewrite spoils a JSON answer.
 func (s *Server) rewrite(kind FaultKind, rec *recorder) []byte {
 	body := rec.body.Bytes()
+	if kind == FaultTruncated && rec.status < 300 {
+		return body[:len(body)/2]
+	}
 	var doc map[string]any
-	if rec.status != http.StatusOK || json.Unmarshal(body, &doc) != nil {
+	if rec.status >= 300 || json.Unmarshal(body, &doc) != nil {
 		return body
 	}
 	switch kind {
@@ -212,9 +334,28 @@ func (s *Server) rewrite(kind FaultKind, rec *recorder) []byte {
 	case FaultUnknownMessage:
 		doc["messageType"] = "RunnerScaleSetNews"
 	case FaultUnknownItem:
-		if inner, isString := doc["body"].(string); isString {
-			doc["body"] = strings.TrimSuffix(inner, "]") + `,{"messageType":"JobPondered","jobId":"x"}]`
+		spoilItems(doc, func(items []map[string]any) []map[string]any {
+			return append(items, map[string]any{"messageType": "JobPondered", "jobId": "x"})
+		})
+	case FaultPoisonItem:
+		spoilItems(doc, func(items []map[string]any) []map[string]any {
+			return append(items, map[string]any{"messageType": "JobAssigned", "workflowRunId": "not a number"})
+		})
+	case FaultReversed:
+		spoilItems(doc, func(items []map[string]any) []map[string]any { slices.Reverse(items); return items })
+	case FaultEarlyEnd:
+		spoilItems(doc, endEarly)
+	case FaultStaleStatistics:
+		doc["statistics"] = map[string]any{
+			"totalAvailableJobs": 0, "totalAcquiredJobs": 9, "totalAssignedJobs": 9, "totalRunningJobs": 0,
+			"totalRegisteredRunners": 9, "totalBusyRunners": 0, "totalIdleRunners": 9,
 		}
+	case FaultCountOnly:
+		doc["count"], doc["value"] = 1, []any{}
+	case FaultNoToken:
+		doc["token"] = nil
+	case FaultNoExpiry:
+		doc["token"] = "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"
 	case FaultDuplicateMessage:
 		if id, isNumber := doc["messageId"].(float64); isNumber {
 			s.repeat(int64(id))

@@ -102,7 +102,7 @@ type World struct {
 	RepositoryID, OrgID int64
 	// GroupID is the restricted runner group.
 	GroupID int64
-	opts                Options
+	opts    Options
 }
 
 // AppClientID and AppInstallationID are of the App that the world knows.
