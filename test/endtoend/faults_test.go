@@ -42,6 +42,7 @@ type faults struct {
 	log     []string
 	fired   string
 	crash   func()
+	jits    []string // every JIT configuration that was made
 	// away makes the store refuse every write.
 	away bool
 	// dead is closed when the daemon that makes the calls is killed.
@@ -128,6 +129,11 @@ func (r faultyRegistrar) Register(ctx context.Context, name runner.Name) (reg su
 		reg, err = r.Registrar.Register(ctx, name)
 		return err
 	})
+	if jit := reg.JITConfig.Reveal(); jit != "" {
+		r.mu.Lock()
+		r.jits = append(r.jits, jit)
+		r.mu.Unlock()
+	}
 	return reg, err
 }
 
