@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
 
-.PHONY: help build test race fuzz bench demo verify lint clean
+.PHONY: help build test test-faults race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -17,6 +17,11 @@ build: ## build the binaries into bin/
 
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
 	go test -timeout 300s ./...
+
+test-faults: ## every fault of the simulated GitHub at every step of a deploy (minutes)
+	@mkdir -p bin
+	@RUNNERWARD_FAULTS=all go test -timeout 1200s -run TestEveryFaultAtEveryStep -v ./test/endtoend > bin/faults.log; \
+	  failed=$$?; grep -v '^=== \|--- PASS' bin/faults.log; exit $$failed
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...
