@@ -98,15 +98,15 @@ func (f *Fault) matches(r *http.Request) bool {
 	if f.Method != "" && f.Method != r.Method {
 		return false
 	}
-	want := strings.Split(strings.Trim(f.Path, "/"), "/")
-	have := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if f.Caller != "" && f.Caller != callerOf(r).kind {
+		return false
+	}
 	if f.Path == "" || f.Path == "/" {
 		return true
 	}
-	if f.Caller != "" && f.Caller != callerOf(r).kind || f.Whole && len(want) != len(have) {
-		return false
-	}
-	if len(want) > len(have) {
+	want := strings.Split(strings.Trim(f.Path, "/"), "/")
+	have := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if len(want) > len(have) || f.Whole && len(want) != len(have) {
 		return false
 	}
 	for i, w := range want {

@@ -46,10 +46,12 @@ func bubble(t *testing.T, cfg simgithub.Config, f func(t *testing.T, w *world)) 
 		}
 		cfg.Org, cfg.OrgID, cfg.Token = "acme", 65, pat
 		sim := simgithub.New(cfg)
+		conform(t, sim)
 		stop := l.Serve(sim)
 		transport := l.Transport()
 		w := &world{t: t, sim: sim, http: &http.Client{Transport: transport}}
 		defer func() {
+			conformWebhooks(t, sim)
 			sim.Close()
 			transport.CloseIdleConnections()
 			stop()

@@ -71,7 +71,7 @@ func (s *Server) emit(h happening) {
 func (s *Server) payload(h happening) map[string]any {
 	j := h.jobs[0]
 	p := map[string]any{
-		"action": h.action, "repository": s.showRepo(j.run.repo), "organization": s.showOrg(),
+		"action": h.action, "repository": s.showWholeRepo(j.run.repo), "organization": s.showOrg(),
 		"installation": map[string]any{"id": s.cfg.AppInstallationID, "node_id": "MDIz"}, "sender": s.showUser(j.attempt.triggering),
 	}
 	if h.event == "deployment_protection_rule" {
@@ -90,13 +90,27 @@ func (s *Server) payload(h happening) map[string]any {
 	}
 	p["workflow_run"], p["since"] = s.showRun(j.run, j.attempt), stamp(j.CreatedAt)
 	if h.action == "requested" {
-		p["environment"], p["requestor"], p["reviewers"] = j.env.Name, s.showUser(j.attempt.triggering), s.reviewers(j.env)
+		p["environment"], p["requestor"], p["reviewers"] = j.env.Name, s.showUser(j.attempt.triggering), s.hookReviewers(j.env)
 		p["workflow_job_run"] = runs[0]
 		return p
 	}
 	p["sender"], p["approver"], p["comment"] = s.showUser(h.by), s.showUser(h.by), h.comment
-	p["workflow_job_runs"], p["reviewers"] = runs, s.reviewers(j.env)
+	p["workflow_job_runs"], p["reviewers"] = runs, s.hookReviewers(j.env)
 	return p
+}
+
+// hookReviewers shows teams without their type, which webhooks do not have:
+// https://github.com/octokit/webhooks, recorded delivery deployment_review
+// requested.
+func (s *Server) hookReviewers(e *environment) []map[string]any {
+	out := s.reviewers(e)
+	for _, r := range out {
+		if team, isMap := r["reviewer"].(map[string]any); isMap && r["type"] == "Team" {
+			delete(team, "type")
+			delete(team, "organization_id")
+		}
+	}
+	return out
 }
 
 // showDeployment is the deployment that a job with an environment makes.

@@ -50,7 +50,7 @@ func (s *Server) routeREST() {
 	s.mux.HandleFunc("GET "+restPath+"/app/hook/deliveries/{delivery}", s.restAs(s.getDelivery, kindApp))
 	s.mux.HandleFunc("POST "+restPath+"/app/hook/deliveries/{delivery}/attempts", s.restAs(s.redeliver, kindApp))
 	s.mux.HandleFunc("GET "+restPath+"/app/hook/config", s.restAs(s.getHookConfig, kindApp))
-	handle("GET "+restPath+"/rate_limit", s.getRateLimit)
+	s.mux.HandleFunc("GET "+restPath+"/rate_limit", s.allow(s.getRateLimit, kindInstallation, kindToken))
 	handle("GET "+repos+"/environments/{env}", s.inRepo(s.withEnv(s.getEnvironment)))
 	handle("GET "+repos+"/environments/{env}/deployment-branch-policies", s.inRepo(s.withEnv(s.listPolicies)))
 	handle("GET "+repos+"/actions/jobs/{job}", s.inRepo(s.getJob))
@@ -93,10 +93,15 @@ type rateWindow struct {
 	used  int
 }
 
-func (w *rateWindow) count(now time.Time, limit int) (map[string]string, bool) {
+// roll begins a new hour if the last one is over.
+func (w *rateWindow) roll(now time.Time) {
 	if !now.Before(w.reset) {
 		w.reset, w.used = now.Add(time.Hour), 0
 	}
+}
+
+func (w *rateWindow) count(now time.Time, limit int) (map[string]string, bool) {
+	w.roll(now)
 	exceeded := w.used >= limit
 	w.used = min(w.used+1, limit)
 	return map[string]string{

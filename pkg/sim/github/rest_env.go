@@ -26,9 +26,13 @@ func (s *Server) showTeam(slug string) map[string]any {
 	if t := s.state.teams[slug]; t != nil {
 		id = t.id
 	}
+	base := s.rest3(fmt.Sprintf("/organizations/%d/team/%d", s.cfg.OrgID, id))
 	return map[string]any{
-		"id": id, "node_id": fmt.Sprintf("T_%d", id), "name": slug, "slug": slug, "privacy": "closed",
-		"permission": "pull", "url": s.rest3(fmt.Sprintf("/organizations/%d/team/%d", s.cfg.OrgID, id)),
+		"id": id, "node_id": fmt.Sprintf("T_%d", id), "name": slug, "slug": slug, "description": "", "privacy": "closed",
+		"notification_setting": "notifications_enabled", "permission": "pull", "parent": nil, "url": base,
+		"html_url":    fmt.Sprintf("%s/orgs/%s/teams/%s", s.cfg.BaseURL, s.cfg.Org, slug),
+		"members_url": base + "/members{/member}", "repositories_url": base + "/repos",
+		"type": "organization", "organization_id": s.cfg.OrgID,
 	}
 }
 

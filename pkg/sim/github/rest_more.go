@@ -45,7 +45,7 @@ func (s *Server) showPull(x *repo, p pull, sha string) map[string]any {
 	issue := s.rest3(fmt.Sprintf("/repos/%s/issues/%d", s.fullName(x), p.number))
 	html := fmt.Sprintf("%s/%s/pull/%d", s.cfg.BaseURL, s.fullName(x), p.number)
 	end := func(ref string) map[string]any {
-		return map[string]any{"label": s.cfg.Org + ":" + ref, "ref": ref, "sha": sha, "repo": s.showRepo(x), "user": s.showOrg()}
+		return map[string]any{"label": s.cfg.Org + ":" + ref, "ref": ref, "sha": sha, "repo": s.showWholeRepo(x), "user": s.showOwner()}
 	}
 	links := map[string]any{}
 	for name, url := range map[string]string{
@@ -172,7 +172,10 @@ func (s *Server) listAuditLog(r *http.Request) answer {
 	return ok(out)
 }
 
+// getRateLimit does not count against the limit.
+// https://docs.github.com/en/rest/rate-limit/rate-limit#get-rate-limit-status-for-the-authenticated-user
 func (s *Server) getRateLimit(*http.Request) answer {
+	s.limit.roll(time.Now())
 	core := map[string]any{
 		"limit": s.cfg.RateLimit, "used": s.limit.used, "remaining": s.cfg.RateLimit - s.limit.used, "reset": s.limit.reset.Unix(),
 	}

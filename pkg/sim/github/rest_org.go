@@ -1,6 +1,7 @@
 package simgithub
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,34 +15,83 @@ func (s *Server) showUser(u *user) any {
 	if u == nil {
 		return nil
 	}
-	return map[string]any{
-		"login": u.login, "id": u.id, "node_id": fmt.Sprintf("U_%d", u.id), "type": "User", "site_admin": false,
-		"url": s.rest3("/users/" + u.login), "html_url": s.cfg.BaseURL + "/" + u.login,
-	}
+	return s.showAccount(u)
 }
 
+func (s *Server) showAccount(u *user) map[string]any {
+	base := s.rest3("/users/" + u.login)
+	return merged(links(base, userLinks), map[string]any{
+		"login": u.login, "id": u.id, "node_id": fmt.Sprintf("U_%d", u.id), "type": "User", "site_admin": false,
+		"url": base, "html_url": s.cfg.BaseURL + "/" + u.login, "gravatar_id": "", "user_view_type": "public",
+		"avatar_url": fmt.Sprintf("%s/avatars/u/%d", s.cfg.BaseURL, u.id),
+	})
+}
+
+// showOrg is the organization where webhooks name it.
 func (s *Server) showOrg() map[string]any {
-	return map[string]any{
-		"login": s.cfg.Org, "id": s.cfg.OrgID, "node_id": fmt.Sprintf("O_%d", s.cfg.OrgID), "type": "Organization",
-		"url": s.rest3("/orgs/" + s.cfg.Org), "html_url": s.cfg.BaseURL + "/" + s.cfg.Org,
-	}
+	base := s.rest3("/orgs/" + s.cfg.Org)
+	return merged(links(base, orgLinks), map[string]any{
+		"login": s.cfg.Org, "id": s.cfg.OrgID, "node_id": fmt.Sprintf("O_%d", s.cfg.OrgID), "description": nil, "url": base,
+		"avatar_url": fmt.Sprintf("%s/avatars/u/%d", s.cfg.BaseURL, s.cfg.OrgID),
+	})
+}
+
+// showOwner is the organization as an account among others.
+func (s *Server) showOwner() map[string]any {
+	base := s.rest3("/users/" + s.cfg.Org)
+	return merged(links(base, userLinks), map[string]any{
+		"login": s.cfg.Org, "id": s.cfg.OrgID, "node_id": fmt.Sprintf("O_%d", s.cfg.OrgID), "type": "Organization", "site_admin": false,
+		"url": base, "html_url": s.cfg.BaseURL + "/" + s.cfg.Org, "gravatar_id": "", "user_view_type": "public",
+		"avatar_url": fmt.Sprintf("%s/avatars/u/%d", s.cfg.BaseURL, s.cfg.OrgID),
+	})
 }
 
 func (s *Server) showRepo(r *repo) map[string]any {
-	return map[string]any{
-		"id": r.id, "node_id": fmt.Sprintf("R_%d", r.id), "name": r.name, "full_name": s.fullName(r),
-		"private": true, "visibility": "private", "owner": s.showOrg(), "default_branch": "main", "fork": false,
-		"url": s.rest3("/repos/" + s.fullName(r)), "html_url": s.cfg.BaseURL + "/" + s.fullName(r),
-	}
+	base := s.rest3("/repos/" + s.fullName(r))
+	return merged(links(base, repoLinks), map[string]any{
+		"id": r.id, "node_id": fmt.Sprintf("R_%d", r.id), "name": r.name, "full_name": s.fullName(r), "description": nil,
+		"private": true, "visibility": "private", "owner": s.showOwner(), "default_branch": "main", "fork": false,
+		"url": base, "html_url": s.cfg.BaseURL + "/" + s.fullName(r),
+	})
 }
 
-func (s *Server) getOrg(*http.Request) answer { return ok(s.showOrg()) }
+// founded is when the organization and what the simulator is set up with were
+// made, where GitHub shows a time that nothing here depends on.
+const founded = "2020-01-02T03:04:05Z"
 
-func (s *Server) getRepo(_ *http.Request, r *repo) answer { return ok(s.showRepo(r)) }
+func (s *Server) getOrg(*http.Request) answer {
+	return ok(merged(s.showOrg(), map[string]any{
+		"type": "Organization", "html_url": s.cfg.BaseURL + "/" + s.cfg.Org, "has_organization_projects": true,
+		"has_repository_projects": true, "public_repos": 0, "public_gists": 0, "followers": 0, "following": 0,
+		"created_at": founded, "updated_at": founded, "archived_at": nil,
+	}))
+}
+
+func (s *Server) getRepo(_ *http.Request, r *repo) answer {
+	return ok(merged(s.showWholeRepo(r), map[string]any{"network_count": 0, "subscribers_count": 0}))
+}
+
+// showWholeRepo is the repository where GitHub does not shorten it: asked for
+// by name, in pull requests and in webhooks.
+func (s *Server) showWholeRepo(r *repo) map[string]any {
+	clone := s.cfg.BaseURL + "/" + s.fullName(r)
+	_, host, _ := strings.Cut(s.cfg.BaseURL, "://")
+	return merged(s.showRepo(r), map[string]any{
+		"clone_url": clone + ".git", "svn_url": clone, "git_url": "git://" + host + "/" + s.fullName(r) + ".git",
+		"ssh_url": "git@" + host + ":" + s.fullName(r) + ".git", "mirror_url": nil, "homepage": nil, "language": nil, "license": nil,
+		"forks": 0, "forks_count": 0, "open_issues": 0, "open_issues_count": 0, "stargazers_count": 0, "watchers": 0,
+		"watchers_count": 0, "size": 0, "has_downloads": true, "archived": false, "disabled": false,
+		"has_issues": true, "has_projects": true, "has_wiki": true, "has_pages": false, "has_discussions": false,
+		"pushed_at": founded, "created_at": founded, "updated_at": founded,
+	})
+}
 
 func (s *Server) getUser(r *http.Request) answer {
 	if u := s.user(r.PathValue("user")); u != nil {
-		return ok(s.showUser(u))
+		return ok(merged(s.showAccount(u), map[string]any{
+			"name": nil, "company": nil, "blog": "", "location": nil, "email": nil, "hireable": nil, "bio": nil,
+			"public_repos": 0, "public_gists": 0, "followers": 0, "following": 0, "created_at": founded, "updated_at": founded,
+		}))
 	}
 	return notFound()
 }
@@ -212,13 +262,24 @@ func (s *Server) getCommit(r *http.Request, x *repo) answer {
 		name = author.login
 	}
 	signature := map[string]any{"name": name, "email": name + "@users.noreply.github.com", "date": "2026-01-02T03:04:05Z"}
+	base := s.rest3("/repos/" + s.fullName(x))
 	return ok(map[string]any{
 		"sha": sha, "node_id": "C_" + sha[:8], "parents": []any{},
-		"url":    s.rest3("/repos/" + s.fullName(x) + "/commits/" + sha),
-		"author": s.showUser(author), "committer": s.showUser(author),
+		"url": base + "/commits/" + sha, "comments_url": base + "/commits/" + sha + "/comments",
+		"html_url": s.cfg.BaseURL + "/" + s.fullName(x) + "/commit/" + sha,
+		"author":   s.showUser(author), "committer": s.showUser(author),
 		"commit": map[string]any{
 			"author": signature, "committer": signature, "message": "release", "comment_count": 0,
-			"verification": map[string]any{"verified": false, "reason": "unsigned"},
+			"url": base + "/git/commits/" + sha, "tree": map[string]any{"sha": treeOf(sha), "url": base + "/git/trees/" + treeOf(sha)},
+			"verification": map[string]any{
+				"verified": false, "reason": "unsigned", "signature": nil, "payload": nil, "verified_at": nil,
+			},
 		},
 	})
+}
+
+// treeOf is a tree id of a commit: contents are not simulated, and nothing
+// answers to it.
+func treeOf(sha string) string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte("tree "+sha)))[:40]
 }

@@ -41,7 +41,8 @@ func (s *Server) getAttempt(req *http.Request, r *run) answer {
 func (s *Server) showRun(r *run, a *attempt) map[string]any {
 	j := a.job
 	branch := cmp.Or(r.spec.Tag, "main")
-	url := s.rest3(fmt.Sprintf("/repos/%s/actions/runs/%d", s.fullName(r.repo), r.id))
+	base := s.rest3("/repos/" + s.fullName(r.repo))
+	url := fmt.Sprintf("%s/actions/runs/%d", base, r.id)
 	updated := j.CreatedAt
 	for _, t := range []time.Time{j.StartedAt, j.CompletedAt} {
 		if t.After(updated) {
@@ -52,18 +53,33 @@ func (s *Server) showRun(r *run, a *attempt) map[string]any {
 		"id": r.id, "name": r.spec.WorkflowPath, "node_id": fmt.Sprintf("WFR_%d", r.id), "head_branch": branch,
 		"head_sha": r.spec.HeadSHA, "path": r.spec.WorkflowPath, "run_number": r.number, "run_attempt": a.n,
 		"event": r.spec.Event, "display_title": branch, "status": j.Status, "conclusion": orNull(j.Conclusion),
-		"workflow_id": 1, "check_suite_id": r.id + 1, "url": url, "html_url": s.cfg.BaseURL + "/" + s.fullName(r.repo) + "/actions/runs/" + strconv.FormatInt(r.id, 10),
+		"workflow_id": 1, "check_suite_id": r.id + 1, "check_suite_node_id": fmt.Sprintf("CS_%d", r.id+1), "url": url, "html_url": s.cfg.BaseURL + "/" + s.fullName(r.repo) + "/actions/runs/" + strconv.FormatInt(r.id, 10),
 		"pull_requests": []any{}, "created_at": stamp(r.created), "updated_at": stamp(updated),
 		"run_started_at": stamp(a.started), "actor": s.showUser(r.actor), "triggering_actor": s.showUser(a.triggering),
 		"jobs_url": url + "/jobs", "cancel_url": url + "/cancel", "rerun_url": url + "/rerun",
-		"head_commit": map[string]any{"id": r.spec.HeadSHA, "message": "release", "timestamp": stamp(r.created)},
-		"repository":  s.showRepo(r.repo), "head_repository": s.showRepo(r.repo),
+		"logs_url": url + "/logs", "artifacts_url": url + "/artifacts", "workflow_url": base + "/actions/workflows/1",
+		"check_suite_url": fmt.Sprintf("%s/check-suites/%d", base, r.id+1),
+		"head_commit":     s.showHead(r),
+		"repository":      s.showRepo(r.repo), "head_repository": s.showRepo(r.repo),
 		"previous_attempt_url": nil, "referenced_workflows": s.referenced(r, a),
 	}
 	if a.n > 1 {
 		m["previous_attempt_url"] = fmt.Sprintf("%s/attempts/%d", url, a.n-1)
 	}
 	return m
+}
+
+// showHead names the author as the commit does, which need not be an account.
+func (s *Server) showHead(r *run) map[string]any {
+	name := "Ghost"
+	if author := r.repo.commits[r.spec.HeadSHA]; author != nil {
+		name = author.login
+	}
+	signature := map[string]any{"name": name, "email": name + "@users.noreply.github.com"}
+	return map[string]any{
+		"id": r.spec.HeadSHA, "tree_id": treeOf(r.spec.HeadSHA), "message": "release", "timestamp": stamp(r.created),
+		"author": signature, "committer": signature,
+	}
 }
 
 func orNull(v string) any {

@@ -262,6 +262,7 @@ func TestAnAppOverTLSBootstrapsWithTheOfficialClient(t *testing.T) {
 		BaseURL: server.URL, Org: "acme", OrgID: 65, AppClientID: "Iv1", AppInstallationID: 7, AppKey: &key.PublicKey,
 		PollHold: 10 * time.Millisecond,
 	})
+	conform(t, sim)
 	defer sim.Close()
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
