@@ -1,6 +1,7 @@
 // Command runnerward-demo runs the production binary against simulators of
 // GitHub, AWS and Kubernetes on loopback, plays five deploys and hands the
-// evidence to the auditor's command. It is never part of the production image.
+// evidence to the auditor's command. "runnerward-demo github" serves the simulated
+// GitHub alone. It is never part of the production image.
 //
 // Exit codes: 0 everything held; 1 something did not; 2 wrong usage.
 package main
@@ -31,12 +32,19 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "github" {
+		return gitHubCommand(ctx, args[1:], stdout, stderr)
+	}
 	var opts options
 	flags := flag.NewFlagSet("runnerward-demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.dir, "dir", "", "folder to work in and to keep: ledger, root.json, configuration, logs (default: a temporary one)")
 	flags.StringVar(&opts.binary, "runnerward", "", "the runnerward binary (default: the one beside this program)")
 	flags.BoolVar(&opts.keepRunning, "keep-running", false, "leave everything up after the story and print the status page's address")
+	flags.Usage = func() {
+		fmt.Fprint(stderr, "runnerward-demo [FLAGS]: play the story\nrunnerward-demo github [FLAGS]: serve the simulated GitHub alone; --help lists its flags\n\n")
+		flags.PrintDefaults()
+	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
