@@ -22,6 +22,10 @@ import (
 // Everything else is unattributed and approves nothing. Seeing a review for the
 // first time during a later attempt proves nothing: it can have been given at
 // the end of the attempt before, after we had looked.
+//
+// For the same reason NotBefore stays empty. That an earlier look did not show a
+// review follows from nothing in the log: a look that showed nothing leaves no
+// record, and one whose records were cut off by a crash leaves some of them.
 
 // reviewKey is what tells reviews of a list apart. A login can be renamed, so it
 // is not part of it.

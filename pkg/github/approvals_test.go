@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,55 +98,82 @@ func TestReviewsThatTheListDoesNotShowAreUnknown(t *testing.T) {
 	}
 }
 
-// Every world of up to three reviews by two accounts over three attempts, each
-// told by a webhook or not, with a look after any of them: what is counted as an
-// approval of an attempt was given in that attempt.
+// history is what happened in a run, and what we know of it.
+type history struct {
+	attempt int64
+	list    []verdict // as GitHub shows it
+	given   []int64   // in which attempt each was given
+	known   []runner.Reviewed
+	late    []runner.Reviewed // webhooks that are still to come
+}
+
+// more are the histories that one more thing makes of this one: the next
+// attempt, a webhook that comes late, a look whose findings the log took, or a
+// review, told by webhook at once, later, or never.
+func (h history) more(fresh []runner.Reviewed, step int) (out []history) {
+	next := func(edit func(*history)) {
+		n := history{h.attempt, slices.Clone(h.list), slices.Clone(h.given), slices.Clone(h.known), slices.Clone(h.late)}
+		edit(&n)
+		out = append(out, n)
+	}
+	if h.attempt < 3 {
+		next(func(n *history) { n.attempt++ })
+	}
+	if len(h.late) > 0 {
+		next(func(n *history) { n.known, n.late = append(n.known, n.late[0]), n.late[1:] })
+	}
+	if len(fresh) > 0 {
+		next(func(n *history) { n.known = append(n.known, fresh...) })
+	}
+	for id := int64(1); id <= 2 && len(h.list) < 3; id++ {
+		give := func(n *history) { n.list, n.given = append(n.list, by(id)), append(n.given, h.attempt) }
+		webhook := told(id, h.attempt, step)
+		next(give)
+		next(func(n *history) { give(n); n.known = append(n.known, webhook) })
+		next(func(n *history) { give(n); n.late = append(n.late, webhook) })
+	}
+	return out
+}
+
+// Every history of up to three reviews by two accounts over three attempts: what
+// counts as an approval of an attempt was given in that attempt.
 func TestNoReviewCountsForAnotherAttempt(t *testing.T) {
-	worlds, counted, missed := 0, 0, 0
-	var walk func(list []verdict, truth []int64, known []runner.Reviewed, attempt int64, step int)
-	walk = func(list []verdict, truth []int64, known []runner.Reviewed, attempt int64, step int) {
-		worlds++
-		approvals, fresh, err := reviews{attempt: attempt, list: list, known: known, repository: "o/r", environment: "production", run: 9, now: minute(step)}.attribute()
+	histories, counted, missed := 0, 0, 0
+	var walk func(h history, step int)
+	walk = func(h history, step int) {
+		histories++
+		approvals, fresh, err := reviews{
+			attempt: h.attempt, list: h.list, known: h.known, repository: "o/r", environment: "production", run: 9, now: minute(step),
+		}.attribute()
 		if err != nil {
-			t.Fatalf("attempt %d, %v, %v: %v", attempt, list, known, err)
+			t.Fatalf("%+v: %v", h, err)
 		}
-		of := map[int64]int{}
-		for _, a := range approvals {
-			if a.State == runner.StateApproved {
-				of[a.By.ID]++
-				counted++
-			}
-		}
-		for id, n := range of {
-			given := 0
-			for i, v := range list {
-				if v.by.ID == id && truth[i] == attempt {
+		for id := int64(1); id <= 2; id++ {
+			given, approved := 0, 0
+			for i, v := range h.list {
+				if v.by.ID == id && h.given[i] == h.attempt {
 					given++
 				}
 			}
-			if n > given {
-				t.Fatalf("attempt %d: account %d counts %d times and approved %d times\nlist %v of %v, known %+v", attempt, id, n, given, list, truth, known)
+			for _, a := range approvals {
+				if a.By.ID == id && a.State == runner.StateApproved {
+					approved++
+				}
 			}
-			missed += given - n
-		}
-		if step == 5 {
-			return
-		}
-		looked := append(append([]runner.Reviewed{}, known...), fresh...)
-		for _, memory := range [][]runner.Reviewed{known, looked} {
-			if attempt < 3 {
-				walk(list, truth, memory, attempt+1, step+1)
+			if approved > given {
+				t.Fatalf("account %d counts %d times and approved %d times in %+v", id, approved, given, h)
 			}
-			for id := int64(1); id <= 2 && len(list) < 3; id++ {
-				more, when := append(append([]verdict{}, list...), by(id)), append(append([]int64{}, truth...), attempt)
-				walk(more, when, memory, attempt, step+1)
-				walk(more, when, append(append([]runner.Reviewed{}, memory...), told(id, attempt, step)), attempt, step+1)
+			counted, missed = counted+approved, missed+given-approved
+		}
+		for _, n := range h.more(fresh, step) {
+			if step < 6 {
+				walk(n, step+1)
 			}
 		}
 	}
-	walk(nil, nil, nil, 1, 0)
-	t.Logf("%d worlds, %d approvals counted, %d not counted for want of proof", worlds, counted, missed)
+	walk(history{attempt: 1}, 0)
+	t.Logf("%d histories, %d approvals counted, %d not counted for want of proof", histories, counted, missed)
 	if counted == 0 || missed == 0 {
-		t.Error("the worlds do not hold what they should")
+		t.Error("the histories do not hold what they should")
 	}
 }

@@ -22,6 +22,9 @@ import (
 // organization's self-hosted runners and members, and of the repositories
 // Actions, contents, deployments, pull requests and metadata; to cancel runs,
 // Actions write; to answer as a protection rule, Deployments write.
+// For news it subscribes to deployment_review and, to be asked as a protection
+// rule, to deployment_protection_rule; its webhook may have no receiver. For
+// SAMLNames it needs to read the organization's administration.
 type App interface {
 	// JWT is the App's own token, Token that of its installation.
 	JWT(context.Context) (string, error)

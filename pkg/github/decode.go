@@ -21,7 +21,12 @@ func decode(body []byte, v any) error {
 	if len(body) == 0 || bytes.Equal(body, []byte("null")) {
 		return errMalformed
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	err := json.Unmarshal(body, v)
+	if odd, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && odd.Field != "" {
+		// Its name is one of ours, its value is not repeated.
+		return fmt.Errorf("%w: %s is of another type", errMalformed, odd.Field)
+	}
+	if err != nil {
 		return errMalformed
 	}
 	return nil
@@ -84,6 +89,17 @@ type referencedWorkflow struct {
 	Ref  string `json:"ref"`
 }
 
+// fullRef is the workflow as the claim job_workflow_ref has it: path keeps the ref
+// as the caller wrote it, ref is the full one, which is absent when the caller
+// pinned a commit.
+func (x referencedWorkflow) fullRef() string {
+	if x.Ref == "" {
+		return x.Path
+	}
+	file, _, _ := strings.Cut(x.Path, "@")
+	return file + "@" + x.Ref
+}
+
 func decodeRun(body []byte) (run, error) {
 	var r run
 	if err := decode(body, &r); err != nil {
@@ -102,6 +118,9 @@ func decodeRun(body []byte) (run, error) {
 // what the queue said, as the claim job_workflow_ref has it. The SHA stays
 // empty when the run refers to no such workflow.
 func (r run) workflow(repository, ref, jobRef string) runner.Workflow {
+	if ref == "" {
+		ref = r.HeadSHA // a name that is right and that no catalogue lists
+	}
 	own := repository + "/" + r.Path + "@" + ref
 	if jobRef == "" {
 		// What the job runs is unknown; its own workflow is the best name for it.
@@ -113,10 +132,7 @@ func (r run) workflow(repository, ref, jobRef string) runner.Workflow {
 		return w
 	}
 	for _, x := range r.Referenced {
-		// path keeps the ref as the caller wrote it, ref is the full one,
-		// which is absent when the caller pinned a commit.
-		file, short, _ := strings.Cut(x.Path, "@")
-		if full := x.Ref; jobRef == file+"@"+full || full == "" && jobRef == file+"@"+short {
+		if jobRef == x.fullRef() {
 			if w.SHA != "" && w.SHA != x.SHA {
 				return runner.Workflow{Ref: jobRef}
 			}

@@ -41,6 +41,9 @@ func (c *Client) DeploymentFacts(ctx context.Context, asked runner.Asked) (runne
 	if err := g.Wait(); err != nil {
 		return runner.Facts{}, err
 	}
+	if asked.Ref != "" && q.ref != "" && asked.Ref != q.ref {
+		return runner.Facts{}, &Error{Op: "read run", Cause: errors.New("the question is about another reference")}
+	}
 	q.offered.WorkflowRef = q.listed()
 	f := q.facts()
 	f.Approvals = []runner.Approval{}
@@ -54,8 +57,7 @@ func (c *Client) DeploymentFacts(ctx context.Context, asked runner.Asked) (runne
 func (q *query) listed() string {
 	var found []string
 	for _, x := range q.run.Referenced {
-		file, _, _ := strings.Cut(x.Path, "@")
-		if ref := file + "@" + x.Ref; slices.Contains(q.cfg.Workflows, ref) && !slices.Contains(found, ref) {
+		if ref := x.fullRef(); slices.Contains(q.cfg.Workflows, ref) && !slices.Contains(found, ref) {
 			found = append(found, ref)
 		}
 	}
@@ -68,6 +70,11 @@ func (q *query) listed() string {
 // maxComment is how long the comment of an answer may be, in characters.
 const maxComment = 1024
 
+// maybeMoot are the refusals that can mean that nothing waits for the answer.
+// GitHub documents none of them, and each also means other things, such as a
+// missing permission; so they are believed only when no deployment is pending.
+var maybeMoot = []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}
+
 // Answer implements supervisor.GitHub. The address is made of the run's id and
 // the configured server.
 // https://docs.github.com/en/rest/actions/workflow-runs#review-custom-deployment-protection-rules-for-a-workflow-run
@@ -77,6 +84,9 @@ func (c *Client) Answer(ctx context.Context, asked runner.Asked, state, comment 
 	defer cancel()
 	if err := runner.Validate(asked); err != nil {
 		return &Error{Op: op, Cause: err}
+	}
+	if state != runner.StateApproved && state != runner.StateRejected {
+		return &Error{Op: op, Cause: errors.New("an answer is approved or rejected")} // GitHub takes none for a report
 	}
 	if utf8.RuneCountInString(comment) > maxComment {
 		comment = string([]rune(comment)[:maxComment-1]) + "…"
@@ -96,8 +106,7 @@ func (c *Client) Answer(ctx context.Context, asked runner.Asked, state, comment 
 		return &Error{Op: op, Status: resp.StatusCode, Cause: errMalformed}
 	}
 	err = failed(op, httpResponse(resp), err)
-	if e, ok := errors.AsType[*Error](err); ok && (e.Status == http.StatusUnprocessableEntity || e.Status == http.StatusNotFound) {
-		// Both also mean other things, so what waits is asked for.
+	if e, ok := errors.AsType[*Error](err); ok && slices.Contains(maybeMoot, e.Status) {
 		waits, askErr := ask(ctx, c, "read pending deployments", run+"/pending_deployments", func(body []byte) (bool, error) {
 			return decodeWaits(body, asked.Environment)
 		})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	gh "github.com/google/go-github/v60/github"
@@ -77,6 +78,9 @@ func failed(op string, resp *http.Response, err error) error {
 		e.Cause = ghapp.NetworkCause(err)
 		if signIn, ok := errors.AsType[*ghapp.Error](err); ok {
 			e.Status, e.RetryAfter, e.Cause = signIn.Status, signIn.RetryAfter, signIn
+			if errors.Is(signIn, ghapp.ErrRateLimited) {
+				e.Cause = ErrRateLimited
+			}
 		}
 	case e.Status < 300:
 		e.Cause = errMalformed
@@ -100,12 +104,20 @@ func limited(resp *http.Response) bool {
 	return resp.Header.Get("X-RateLimit-Remaining") == "0" || resp.Header.Get("Retry-After") != ""
 }
 
+// retryAfter is how long GitHub asks to wait, in the answer to a request that was
+// throttled. A secondary limit that does not say means a minute at least; how
+// long a primary one lasts is in its own header, which go-github obeys.
+// https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
 func retryAfter(resp *http.Response) time.Duration {
-	if resp == nil {
+	switch {
+	case resp == nil:
+		return 0
+	case resp.Header.Get("Retry-After") != "":
+		if n, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32); err == nil && n > 0 {
+			return min(time.Duration(n)*time.Second, 24*time.Hour)
+		}
+	case resp.Header.Get("X-RateLimit-Remaining") == "0":
 		return 0
 	}
-	if d, err := time.ParseDuration(resp.Header.Get("Retry-After") + "s"); err == nil && d > 0 {
-		return min(d, 24*time.Hour)
-	}
-	return 0
+	return time.Minute
 }

@@ -169,15 +169,37 @@ func (q *query) attributeReviews(ctx context.Context) (fresh []runner.Reviewed, 
 	if err != nil {
 		return nil, &Error{Op: "read approvals", Cause: err}
 	}
+	if err := q.stillFirst(ctx, fresh); err != nil {
+		return nil, err
+	}
 	for i := range q.approvals {
 		a := &q.approvals[i]
 		a.EnvironmentID, a.Environment = q.env.ID, q.env.Name
 		if a.Team, a.InTeam, err = q.askTeams(ctx, a.By.Login); err != nil {
 			return nil, err
 		}
-		a.NameID = q.nameID(ctx, a.By)
+	}
+	for i := range q.approvals { // last, because nothing depends on it
+		q.approvals[i].NameID = q.nameID(ctx, q.approvals[i].By)
 	}
 	return fresh, nil
+}
+
+// stillFirst makes sure that what the list showed for the first time is of the
+// first attempt: the run may have been run again, and approved again, between
+// our questions about the run and about its reviews.
+func (q *query) stillFirst(ctx context.Context, fresh []runner.Reviewed) error {
+	if q.run.Attempt != 1 || len(fresh) == 0 {
+		return nil
+	}
+	again, err := ask(ctx, q.Client, "read run", q.runPath(), decodeRun)
+	if err != nil {
+		return err
+	}
+	if again.Attempt != 1 {
+		return &Error{Op: "read approvals", Cause: errors.New("the run was run again meanwhile")}
+	}
+	return nil
 }
 
 // askTeams finds a configured team that the account is an active member of.
@@ -274,18 +296,40 @@ func (q *query) askRef(ctx context.Context) error {
 	if name == "" {
 		return nil
 	}
-	if q.run.Event == "push" {
-		tagged, err := q.askTag(ctx, name)
-		if err != nil {
+	tagged, err := q.askTag(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case tagged != q.run.HeadSHA:
+		q.ref = refOf("refs/heads/", name)
+		return nil
+	case q.run.Event != "push":
+		// Such a run can as well be of a branch of the tag's name; which of the
+		// two it is of, the API does not say.
+		if exists, err := q.isBranch(ctx, name); err != nil || exists {
 			return err
 		}
-		if tagged == q.run.HeadSHA {
-			q.ref = refOf("refs/tags/", name)
-			return nil
-		}
 	}
-	q.ref = refOf("refs/heads/", name)
+	q.ref = refOf("refs/tags/", name)
 	return nil
+}
+
+// isBranch says whether a branch of this name exists.
+func (q *query) isBranch(ctx context.Context, name string) (bool, error) {
+	_, err := ask(ctx, q.Client, "read branch", q.repo+"/git/ref/heads/"+escaped(name), decodeObject)
+	if notFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// escaped is the name of a reference as a path; its slashes stay.
+func escaped(name string) string {
+	segments := strings.Split(name, "/")
+	for i, s := range segments {
+		segments[i] = url.PathEscape(s)
+	}
+	return strings.Join(segments, "/")
 }
 
 // refOf is empty for a name that the ledger's pattern does not admit.
@@ -302,11 +346,7 @@ func refOf(prefix, name string) string {
 // askTag is the commit that a tag names, empty when there is no such tag. An
 // annotated tag is an object of its own that names the commit.
 func (q *query) askTag(ctx context.Context, tag string) (string, error) {
-	segments := strings.Split(tag, "/")
-	for i, s := range segments {
-		segments[i] = url.PathEscape(s)
-	}
-	o, err := ask(ctx, q.Client, "read tag", q.repo+"/git/ref/tags/"+strings.Join(segments, "/"), decodeObject)
+	o, err := ask(ctx, q.Client, "read tag", q.repo+"/git/ref/tags/"+escaped(tag), decodeObject)
 	if notFound(err) {
 		return "", nil
 	}

@@ -57,9 +57,7 @@ func decodeDeliveries(body []byte) ([]delivery, error) {
 	}
 	list := make([]delivery, len(raw))
 	for i := range raw {
-		if decode(raw[i], &list[i]) != nil {
-			list[i].GUID = ""
-		}
+		_ = json.Unmarshal(raw[i], &list[i]) // what it does not say, check names
 	}
 	return list, nil
 }
@@ -124,12 +122,12 @@ func (c *Client) News(ctx context.Context, since time.Time) ([]runner.Event, err
 	wanted, err := c.deliveries(ctx, since)
 	problems := []error{err}
 	var events []runner.Event
-	told := map[string]bool{}
+	done := map[string]bool{}
 	for i := len(wanted) - 1; i >= 0; i-- { // the list has the newest first
-		if d := wanted[i]; !told[d.GUID] {
+		if d := wanted[i]; !done[d.GUID] {
 			found, err := c.listen(ctx, d)
 			problems = append(problems, err)
-			told[d.GUID] = err == nil
+			done[d.GUID] = err == nil
 			events = append(events, found...)
 		}
 	}
@@ -146,7 +144,7 @@ func (c *Client) listen(ctx context.Context, d delivery) ([]runner.Event, error)
 		return nil, &Error{Op: op, Cause: err}
 	}
 	events, err := ask(ctx, c.app, op, fmt.Sprintf("app/hook/deliveries/%d", d.ID), func(body []byte) ([]runner.Event, error) {
-		return c.ours().decodeDelivery(body, d)
+		return c.scope().decodeDelivery(body, d)
 	})
 	if err == nil {
 		c.heard.add(d.GUID, events, time.Now())
@@ -199,9 +197,9 @@ func (c *Client) concerns(d delivery) bool {
 	case d.Installation != nil && c.cfg.InstallationID != 0 && *d.Installation != c.cfg.InstallationID:
 		return false
 	}
-	return d.Action == nil && (d.Event == eventReview || d.Event == eventProtection) || d.Action != nil && told(d.Event, *d.Action)
+	return d.Action == nil && (d.Event == eventReview || d.Event == eventProtection) || d.Action != nil && tells(d.Event, *d.Action)
 }
 
-func (c *Client) ours() ours {
-	return ours{org: c.cfg.Org, environment: c.cfg.Environment, installation: c.cfg.InstallationID}
+func (c *Client) scope() scope {
+	return scope{org: c.cfg.Org, environment: c.cfg.Environment, installation: c.cfg.InstallationID}
 }

@@ -17,9 +17,9 @@ const (
 	eventProtection = "deployment_protection_rule"
 )
 
-// told says that an event with this action tells us something: that a review
+// tells says that an event with this action tells us something: that a review
 // was asked for is no review.
-func told(event, action string) bool {
+func tells(event, action string) bool {
 	switch event {
 	case eventReview:
 		return action == runner.StateApproved || action == runner.StateRejected
@@ -68,16 +68,16 @@ type reviewed struct {
 // lacks says which field of an answer is missing or empty.
 func lacks(field string) error { return fmt.Errorf("%w: no %s", errMalformed, field) }
 
-// ours says which events are about us. The environment compares without case,
+// scope says which events are about us. The environment compares without case,
 // as GitHub compares it; an installation of 0 is any.
-type ours struct {
+type scope struct {
 	org, environment string
 	installation     int64
 }
 
 // decodeDelivery reads one delivery with its payload. No events and no error say
 // that it is not about us.
-func (o ours) decodeDelivery(body []byte, listed delivery) ([]runner.Event, error) {
+func (o scope) decodeDelivery(body []byte, listed delivery) ([]runner.Event, error) {
 	var d struct {
 		delivery
 		Request *struct {
@@ -100,7 +100,7 @@ func (o ours) decodeDelivery(body []byte, listed delivery) ([]runner.Event, erro
 
 // decodePayload reads the body of a webhook. What other events and actions look
 // like is not asked.
-func (o ours) decodePayload(event string, body []byte, guid string, at time.Time) ([]runner.Event, error) {
+func (o scope) decodePayload(event string, body []byte, guid string, at time.Time) ([]runner.Event, error) {
 	if event != eventReview && event != eventProtection {
 		return nil, nil
 	}
@@ -111,7 +111,7 @@ func (o ours) decodePayload(event string, body []byte, guid string, at time.Time
 	switch {
 	case p.Action == "":
 		return nil, lacks("action")
-	case !told(event, p.Action):
+	case !tells(event, p.Action):
 		return nil, nil
 	}
 	if mine, err := o.mine(p); err != nil || !mine {
@@ -136,7 +136,7 @@ func (o ours) decodePayload(event string, body []byte, guid string, at time.Time
 }
 
 // mine says whether the payload is of our organization and installation.
-func (o ours) mine(p payload) (bool, error) {
+func (o scope) mine(p payload) (bool, error) {
 	switch {
 	case p.Repository == nil || p.Repository.check() != nil:
 		return false, lacks("repository")

@@ -2,11 +2,15 @@ package github
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 )
@@ -104,8 +108,12 @@ type knownName struct {
 	at   time.Time
 }
 
-// nameKept is how long a name is believed.
-const nameKept = time.Hour
+const (
+	// nameKept is how long a name is believed.
+	nameKept = time.Hour
+	// namePatience is how long a decision waits for a name at most.
+	namePatience = 3 * time.Second
+)
 
 // nameID is whom the organization's identity provider knows the account as,
 // empty when nobody says. It decides nothing, so nothing about it is an error.
@@ -121,10 +129,15 @@ func (q *query) nameID(ctx context.Context, p runner.Person) string {
 		return known.name
 	}
 	path := fmt.Sprintf("orgs/%s/audit-log?include=web&per_page=30&phrase=%s", url.PathEscape(q.cfg.Org), url.QueryEscape("actor:"+p.Login))
+	ctx, cancel := context.WithTimeout(ctx, namePatience)
+	defer cancel()
 	name, err := ask(ctx, q.Client, "read audit log", path, func(body []byte) (string, error) { return decodeNameID(body, p.ID) })
-	if err != nil {
-		q.log.Debug("no name by the identity provider")
-		return ""
+	if e, ok := errors.AsType[*Error](err); err != nil {
+		q.log.Debug("no name by the identity provider", zap.Int64("account", p.ID), zap.Error(err))
+		if !ok || e.Status != http.StatusNotFound && e.Status != http.StatusForbidden {
+			return ""
+		}
+		// No audit log, or none for us: that does not change from call to call.
 	}
 	q.names.mu.Lock()
 	defer q.names.mu.Unlock()

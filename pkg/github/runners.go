@@ -39,7 +39,7 @@ func decodeRunners(body []byte) ([]supervisor.RegisteredRunner, error) {
 		Runners *[]struct {
 			ID   int64  `json:"id"`
 			Name string `json:"name"`
-			Busy bool   `json:"busy"`
+			Busy *bool  `json:"busy"`
 		} `json:"runners"`
 	}
 	if err := decode(body, &page); err != nil || page.Runners == nil {
@@ -47,10 +47,10 @@ func decodeRunners(body []byte) ([]supervisor.RegisteredRunner, error) {
 	}
 	var out []supervisor.RegisteredRunner
 	for _, r := range *page.Runners {
-		if r.ID <= 0 || r.Name == "" {
+		if r.ID <= 0 || r.Name == "" || r.Busy == nil {
 			return nil, errMalformed
 		}
-		out = append(out, supervisor.RegisteredRunner{ID: r.ID, Name: r.Name, Busy: r.Busy})
+		out = append(out, supervisor.RegisteredRunner{ID: r.ID, Name: r.Name, Busy: *r.Busy})
 	}
 	return out, nil
 }

@@ -140,29 +140,53 @@ func (m *meter) note(resp *http.Response) {
 		// The header has whole seconds.
 		m.skew = at.Sub(now.Truncate(time.Second)).Round(time.Second)
 	}
-	name := resp.Header.Get("X-RateLimit-Resource")
-	if !machineWord(name) {
-		name = "core"
-	}
+	name := resourceOf(resp)
 	r := m.rates[name]
 	r.Resource = name
-	if n, err := strconv.Atoi(resp.Header.Get("X-RateLimit-Limit")); err == nil {
-		r.Limit = n
-	}
-	if n, err := strconv.Atoi(resp.Header.Get("X-RateLimit-Remaining")); err == nil {
-		r.Remaining = n
-	}
-	if n, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64); err == nil && n > 0 {
-		r.Reset = time.Unix(n, 0).UTC()
-	}
+	count(&r, resp.Header)
 	if limited(resp) {
 		r.Throttled++
 		if d := retryAfter(resp); d > 0 {
 			r.RetryAfter = now.Add(d).UTC()
-			m.until = r.RetryAfter
+			if r.RetryAfter.After(m.until) {
+				m.until = r.RetryAfter
+			}
 		}
 	}
 	m.rates[name] = r
+}
+
+// count takes over the counters of an answer. Answers of one window can arrive in
+// another order than GitHub counted them, so the lowest rest is the latest.
+func count(r *supervisor.Rate, head http.Header) {
+	number := func(name string) (int64, bool) {
+		n, err := strconv.ParseInt(head.Get(name), 10, 64)
+		return n, err == nil && n >= 0
+	}
+	limit, hasLimit := number("X-RateLimit-Limit")
+	remaining, hasRemaining := number("X-RateLimit-Remaining")
+	seconds, hasReset := number("X-RateLimit-Reset")
+	reset := time.Unix(seconds, 0).UTC()
+	switch {
+	case !hasLimit || !hasRemaining || !hasReset || reset.Before(r.Reset):
+		return // not a counter, or one of a window that is over
+	case reset.Equal(r.Reset):
+		remaining = min(remaining, int64(r.Remaining))
+	}
+	r.Limit, r.Remaining, r.Reset = int(limit), int(remaining), reset
+}
+
+// resourceOf is GitHub's name of the limit that an answer counts against. What
+// an App asks as itself is counted apart from what its installation asks.
+func resourceOf(resp *http.Response) string {
+	name := resp.Header.Get("X-RateLimit-Resource")
+	if !machineWord(name) {
+		name = "core"
+	}
+	if resp.Request != nil && strings.HasPrefix(strings.TrimPrefix(resp.Request.URL.Path, "/api/v3"), "/app/") {
+		name += "_app"
+	}
+	return name
 }
 
 func (m *meter) health() supervisor.GitHubHealth {
@@ -196,8 +220,11 @@ type keptAnswer struct {
 	body []byte
 }
 
-// maxKept bounds the documents that are kept.
-const maxKept = 64
+// maxKept bounds the documents that are kept, maxKeptBody the bytes of each.
+const (
+	maxKept     = 64
+	maxKeptBody = 1 << 20
+)
 
 func newRevalidating(next http.RoundTripper) *revalidating {
 	return &revalidating{next: next, kept: map[string]keptAnswer{}}
@@ -250,7 +277,7 @@ func (t *revalidating) keep(key string, resp *http.Response) (*http.Response, er
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	if !json.Valid(body) {
+	if len(body) > maxKeptBody || !json.Valid(body) {
 		// Half an answer that is kept would be confirmed by 304 for ever.
 		return resp, nil
 	}

@@ -33,7 +33,7 @@ var errNewsPending = errors.New("the webhook that names the approval's attempt h
 // nothing that GitHub still lists.
 func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 	select {
-	case s.hearing <- struct{}{}: // what one call was told, the next is not told again
+	case s.hearing <- struct{}{}: // one at a time, so that events are recorded in their order
 		defer func() { <-s.hearing }()
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
