@@ -17,6 +17,7 @@ build: ## build the binaries into bin/
 
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
 	go test -timeout 300s ./...
+	cd test/conformance/v010 && go test -timeout 120s ./...
 
 test-faults: ## every fault of the simulated GitHub at every step of a deploy (minutes)
 	@mkdir -p bin
@@ -41,6 +42,7 @@ verify: ## formatting, vet, tidy go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	go mod tidy -diff
+	cd test/conformance/v010 && go vet ./... && go mod tidy -diff
 
 lint: verify
 
