@@ -81,4 +81,3 @@ func TestThePageOfTheControlAPIShowsAllOfIt(t *testing.T) {
 		}
 	}
 }
-
