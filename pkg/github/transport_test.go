@@ -77,13 +77,13 @@ func TestWhoIsThrottledAsksNothingUntilItMay(t *testing.T) {
 					t.Fatal(err)
 				}
 				if test.wait > 0 {
-					time.Sleep(test.wait - time.Second)
+					<-time.After(test.wait - time.Second)
 					_, err := get(t, m, api+"/user")
 					h, ok := errors.AsType[*held](err)
 					if !ok || !errors.Is(err, ErrRateLimited) || h.wait != time.Second || len(l.asked) != 1 {
 						t.Fatalf("asked %d times, %v, want to be held back for another second", len(l.asked), err)
 					}
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 				}
 				if _, err := get(t, m, api+"/user"); err != nil || len(l.asked) != 2 {
 					t.Errorf("afterwards asked %d times, %v, want 2", len(l.asked), err)
