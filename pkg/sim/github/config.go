@@ -69,6 +69,10 @@ type Config struct {
 	JobStillRunningStatus int
 	// RateLimit is the number of REST calls per hour, default 5000.
 	RateLimit int
+	// Enterprise is the slug of the enterprise that the organization is of;
+	// it is in ID tokens.
+	Enterprise   string
+	EnterpriseID int64
 	// Seed feeds everything that is random but not a credential.
 	Seed uint64
 }
@@ -156,6 +160,7 @@ type Server struct {
 
 	deliveries   []delivery
 	nextDelivery int64
+	orgSubject   []string // the organization's template for sub
 }
 
 // New makes a GitHub with one organization and its default runner group.

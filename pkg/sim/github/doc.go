@@ -18,7 +18,9 @@
 // redelivery, requeueing, runner leases, just-in-time registrations, groups
 // with their repository and workflow restrictions, reviews with self-review
 // prevention, administrators' bypass, re-runs, cancellation, rate limits and
-// pagination. [Fault] is a menu of what goes wrong in the field. [Runner] is a
+// pagination, ETags, webhooks of reviews and of deployment protection rules with
+// their deliveries, rulesets, contents, the audit log as far as it names people,
+// customised and immutable subjects of ID tokens. [Fault] is a menu of what goes wrong in the field. [Runner] is a
 // stand-in for the runner application that speaks the broker protocol only.
 //
 // # Assumed, because GitHub documents no value
@@ -45,12 +47,12 @@
 //
 // # Not simulated
 //
-// Workflow files, contents and checkouts, webhooks, audit log, rulesets,
-// deployments and custom protection rules, several jobs in one run,
-// enterprise and repository scopes, logs and artifacts, runner updates,
-// encryption of broker messages, the five day limit of a job, ETags,
-// customised and immutable OIDC subjects. Permissions of a token are not told
-// apart: an installation token may do whatever is served here.
+// Checkouts and folders of contents, webhooks other than deployment_review and
+// deployment_protection_rule, deployments and their statuses, several jobs in
+// one run, enterprise and repository scopes, logs and artifacts, runner updates
+// and refused runner versions, encryption of broker messages, the five day limit
+// of a job, pages of the audit log and of activities. Permissions of a token are
+// not told apart: an installation token may do whatever is served here.
 //
 // The server starts no goroutine. Transitions that fall due with time are made
 // when somebody looks (a request, an accessor) or while a long poll waits, each

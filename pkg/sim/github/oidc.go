@@ -6,8 +6,8 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -141,7 +141,6 @@ func (s *Server) claims(j *job, audience string) map[string]any {
 	c := map[string]any{
 		"iss": s.Issuer(), "aud": audience, "jti": newGUID(),
 		"iat": now.Unix(), "nbf": now.Add(-5 * time.Minute).Unix(), "exp": now.Add(s.cfg.OIDCTokenTTL).Unix(),
-		"sub":   "repo:" + repository + ":ref:" + r.ref(),
 		"actor": r.actor.login,
 		"ref":   r.ref(), "ref_type": refType, "sha": r.spec.HeadSHA, "base_ref": "", "head_ref": "",
 		"actor_id": id(r.actor.id), "check_run_id": id(j.CheckRunID), "event_name": r.spec.Event,
@@ -154,8 +153,12 @@ func (s *Server) claims(j *job, audience string) map[string]any {
 	}
 	if j.env != nil {
 		c["environment"] = j.env.Name
-		c["sub"] = "repo:" + repository + ":environment:" + strings.ReplaceAll(j.env.Name, ":", "%3A")
 	}
+	if s.cfg.Enterprise != "" {
+		c["enterprise"], c["enterprise_id"] = s.cfg.Enterprise, id(s.cfg.EnterpriseID)
+	}
+	c["ref_protected"] = strconv.FormatBool(slices.ContainsFunc(r.repo.rulesets, func(set ruleset) bool { return set.Enforcement == "active" && set.Target == refType }))
+	c["sub"] = s.subject(j, c)
 	return c
 }
 

@@ -78,10 +78,11 @@ func operationsOf(doc *openapi3.T) []operation {
 	return out
 }
 
-// matcher admits slashes in a ref, as GitHub does: OpenAPI has no way to say so.
+// matcher admits slashes in a ref and in a file's path, as GitHub does: OpenAPI
+// has no way to say so.
 func matcher(path string) *regexp.Regexp {
 	pattern := regexp.QuoteMeta(path)
-	pattern = strings.ReplaceAll(pattern, `\{ref\}`, `.+`)
+	pattern = strings.NewReplacer(`\{ref\}`, `.+`, `\{path\}`, `.+`).Replace(pattern)
 	return regexp.MustCompile("^" + regexp.MustCompile(`\\\{[a-z_]+\\\}`).ReplaceAllString(pattern, "[^/]+") + "$")
 }
 

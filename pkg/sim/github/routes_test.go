@@ -88,6 +88,8 @@ func (w *world) everyRoute(t *testing.T, key *rsa.PrivateKey) []call {
 	run := func(r simgithub.Run) string { return fmt.Sprintf("%s/actions/runs/%d", repo, r.ID) }
 	_, _, registration := w.raw("POST", "/api/v3/orgs/acme/actions/runners/registration-token", user, nil)
 	delivery := w.sim.Deliveries()[0].ID
+	rules := w.sim.AddRuleset("shop", simgithub.Ruleset{Name: "tags", Target: "tag", Enforcement: "active", Include: []string{"refs/tags/v*"}, Rules: []string{"update", "deletion"}, BypassMode: "always"})
+	w.sim.AddFile("shop", "v1.2.3", ".github/workflows/deploy.yml", "on: push\n")
 	group := fmt.Sprintf("/orgs/acme/actions/runner-groups/%d", w.group)
 	return []call{
 		{"POST /app/installations/7/access_tokens", app, nil, 201},
@@ -122,6 +124,16 @@ func (w *world) everyRoute(t *testing.T, key *rsa.PrivateKey) []call {
 		{"GET /app/hook/deliveries", app, nil, 200},
 		{"POST " + run(ends) + "/cancel", user, nil, 202},
 		{"POST " + run(other) + "/force-cancel", user, nil, 202},
+		{"PUT /orgs/acme/actions/oidc/customization/sub", user, map[string]any{"include_claim_keys": []string{"repo", "job_workflow_ref"}}, 201},
+		{"GET /orgs/acme/actions/oidc/customization/sub", user, nil, 200},
+		{"PUT " + repo + "/actions/oidc/customization/sub", user, map[string]any{"use_default": false, "include_claim_keys": []string{"repo", "context"}}, 201},
+		{"GET " + repo + "/actions/oidc/customization/sub", user, nil, 200},
+		{"PUT " + repo + "/actions/oidc/customization/sub", user, map[string]any{"use_default": false, "include_claim_keys": []string{"a-b"}}, 422},
+		{"GET " + repo + "/rulesets", user, nil, 200},
+		{fmt.Sprintf("GET %s/rulesets/%d", repo, rules), installation, nil, 200},
+		{fmt.Sprintf("GET %s/rulesets/%d", repo, rules), user, nil, 200},
+		{"GET " + repo + "/contents/.github/workflows/deploy.yml?ref=v1.2.3", user, nil, 200},
+		{"GET " + repo + "/contents/nothing?ref=v1.2.3", user, nil, 404},
 		{"GET " + repo + "/commits/" + sha1 + "/pulls", user, nil, 200},
 		{"GET " + repo + "/commits/" + sha1, user, nil, 200},
 		{"GET " + repo + "/environments", user, nil, 200},

@@ -59,6 +59,10 @@ type repo struct {
 	// pulls are the merged pull requests by the commit that they brought.
 	pulls      map[string][]pull
 	activities []activity
+	rulesets   []ruleset
+	files      map[string]string // by short ref, colon, path
+	// subject is how sub is made, nil for GitHub's default.
+	subject *SubjectTemplate
 }
 
 type environment struct {
