@@ -117,19 +117,40 @@ func (s *Supervisor) strayRunners(ctx context.Context, over map[runner.Name]bool
 		if !astray {
 			continue
 		}
-		stray := runner.Stray{What: runner.StrayForeign, ID: strconv.FormatInt(r.ID, 10), Name: r.Name}
-		if runner.Validate(stray) != nil {
-			stray.Name = ""
-		} else if ours, err := s.Registrar.Registered(ctx, runner.Name(r.Name)); err == nil && ours {
-			stray.What = runner.StrayRegistration
-		} else if err == nil {
-			continue // gone since it was listed
-		} else if !errors.Is(err, ErrForeignRunner) {
+		stray, err := s.strayRunner(ctx, r)
+		if err != nil {
 			return nil, fmt.Errorf("look up runner %d: %w", r.ID, err)
 		}
-		found = append(found, stray)
+		if stray != nil {
+			found = append(found, *stray)
+		}
 	}
 	return found, nil
+}
+
+// strayRunner says what a runner is that the log does not explain; nil when it
+// is gone since it was listed.
+func (s *Supervisor) strayRunner(ctx context.Context, r RegisteredRunner) (*runner.Stray, error) {
+	stray := &runner.Stray{What: runner.StrayForeign, ID: strconv.FormatInt(r.ID, 10), Name: r.Name}
+	if runner.Validate(*stray) != nil {
+		stray.Name = ""
+	}
+	named := struct {
+		Name runner.Name `pat:"name"`
+	}{runner.Name(r.Name)}
+	if runner.Validate(named) != nil {
+		return stray, nil // none of ours is called like this
+	}
+	switch ours, err := s.Registrar.Registered(ctx, named.Name); {
+	case errors.Is(err, ErrForeignRunner):
+		return stray, nil
+	case err != nil:
+		return nil, err
+	case !ours:
+		return nil, nil
+	}
+	stray.What = runner.StrayRegistration
+	return stray, nil
 }
 
 // settleStrays brings the record of one kind of stray up to what was found.
