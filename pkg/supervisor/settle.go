@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -130,7 +131,7 @@ func (s *Supervisor) wake() {
 func (s *Supervisor) do(ctx context.Context, lane string, task runner.Task, f func(context.Context, runner.Task) (bool, error)) {
 	callCtx, cancel := context.WithTimeoutCause(ctx, s.CallTimeout, fmt.Errorf("no answer within %s", s.CallTimeout))
 	defer cancel()
-	progress, err := f(callCtx, task)
+	progress, err := s.survive(func() (bool, error) { return f(callCtx, task) })
 	if errors.Is(err, runner.ErrRecorded) {
 		progress, err = true, nil
 	}
@@ -143,6 +144,27 @@ func (s *Supervisor) do(ctx context.Context, lane string, task runner.Task, f fu
 		s.wake()
 	}
 }
+
+// survive makes a panic of one task its error: a client library that falls over
+// an odd answer must not keep the other hosts from being ended. The value may
+// hold parts of the answer and is told only where it is the runtime's own text.
+func (s *Supervisor) survive(f func() (bool, error)) (progress bool, err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		err = errPanicked
+		if fault, ok := p.(runtime.Error); ok {
+			err = fmt.Errorf("%w: %w", errPanicked, fault)
+		}
+		s.Logger.Error("a task panicked", zap.Error(err), zap.StackSkip("stack", 1))
+	}()
+	return f()
+}
+
+// errPanicked says that a task ended in a fault of the program.
+var errPanicked = errors.New("the task panicked; this is a fault of the program, please report it with the log")
 
 // perform does one task. True says that the state changed.
 func (s *Supervisor) perform(ctx context.Context, task runner.Task) (bool, error) {

@@ -45,6 +45,8 @@ type faults struct {
 	jits    []string // every JIT configuration that was made
 	// away makes the store refuse every write.
 	away bool
+	// panics counts down the calls of an operation that end in a panic.
+	panics map[string]int
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
 }
@@ -71,7 +73,14 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 	if spoil {
 		f.fired = op
 	}
+	falls := f.panics[op] > 0
+	if falls {
+		f.panics[op]--
+	}
 	f.mu.Unlock()
+	if falls {
+		panic("a library that fell over " + op)
+	}
 	if !spoil {
 		return call()
 	}
