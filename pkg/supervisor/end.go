@@ -37,7 +37,7 @@ func (s *Supervisor) taskWatch(ctx context.Context, name runner.Name) (bool, err
 	if r.Started == nil {
 		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
 	}
-	if err := s.Registrar.Deregister(ctx, name); err != nil {
+	if err := s.deregister(ctx, name); err != nil {
 		if errors.Is(err, ErrJobStillRunning) {
 			return false, nil
 		}
@@ -45,6 +45,20 @@ func (s *Supervisor) taskWatch(ctx context.Context, name runner.Name) (bool, err
 	}
 	err = s.record(ctx, runner.Completed{Runner: name, Job: r.Started.Event.Job, PodPhase: pod.Phase, PodReason: pod.Reason})
 	return err == nil, err
+}
+
+// deregister removes a registration. While GitHub says that its job still runs
+// it is asked less and less often: every attempt costs two calls, and the lease
+// of a dead runner lasts for minutes.
+func (s *Supervisor) deregister(ctx context.Context, name runner.Name) error {
+	if s.sight.held(name, time.Now()) {
+		return ErrJobStillRunning
+	}
+	err := s.Registrar.Deregister(ctx, name)
+	if errors.Is(err, ErrJobStillRunning) {
+		s.sight.refused(name, time.Now(), s.Tick)
+	}
+	return err
 }
 
 // taskRetire ends a runner on which no job will run to its end. An idle runner
@@ -60,7 +74,7 @@ func (s *Supervisor) taskRetire(ctx context.Context, name runner.Name, cause run
 	}
 	polite := cause == runner.CauseIdle || cause == runner.CauseSurplus
 	if polite && r.Released != nil {
-		err := s.Registrar.Deregister(ctx, name)
+		err := s.deregister(ctx, name)
 		late := time.Since(r.Released.At) > s.Limits.IdleTTL+s.Limits.HookGrace
 		switch {
 		case err == nil:
@@ -189,7 +203,7 @@ func (e *ending) endRegistration(ctx context.Context) error {
 		e.registration = true
 		return nil
 	}
-	err := e.Registrar.Deregister(ctx, e.r.Name())
+	err := e.deregister(ctx, e.r.Name())
 	switch {
 	case err == nil:
 		e.registration = true

@@ -23,6 +23,34 @@ type sighting struct {
 	pending  []runner.Stage
 	// deregistered: the registration was seen gone after the pod was.
 	deregistered bool
+	// lease is how GitHub refuses to remove the registration.
+	lease lease
+}
+
+// lease is the wait for GitHub to let go of a job whose runner is gone: it does
+// about ten minutes after the runner last said that it lives.
+type lease struct {
+	wait time.Duration
+	next time.Time // when it is worth asking again
+}
+
+// leaseWait bounds the time between two attempts to remove a registration whose
+// job GitHub says is still running.
+const leaseWait = time.Minute
+
+// held says that it is too early to ask again.
+func (s *sightings) held(name runner.Name, now time.Time) (yes bool) {
+	s.with(name, func(g *sighting) { yes = now.Before(g.lease.next) })
+	return yes
+}
+
+// refused notes that GitHub holds the registration; the next attempt comes
+// after twice the wait before, beginning with first.
+func (s *sightings) refused(name runner.Name, now time.Time, first time.Duration) {
+	s.with(name, func(g *sighting) {
+		g.lease.wait = min(max(2*g.lease.wait, first), leaseWait)
+		g.lease.next = now.Add(g.lease.wait)
+	})
 }
 
 func newSightings() *sightings { return &sightings{all: map[runner.Name]*sighting{}} }
