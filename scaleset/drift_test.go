@@ -188,3 +188,55 @@ func TestTheServersClockAndLimitsAreSeen(t *testing.T) {
 		}
 	})
 }
+
+// What GitHub asks for after one call holds for the next ones, of whatever kind.
+func TestAServerThatAsksForPatienceIsLeftAlone(t *testing.T) {
+	const agents = "/rest/_apis/distributedtask/pools/0/agents"
+	for _, test := range []struct {
+		name       string
+		retryAfter time.Duration
+		refused    bool // rather than waited for
+	}{
+		{"within a call's time", 20 * time.Second, false},
+		{"longer than a call may last", 10 * time.Minute, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub(t)
+				l := listenTo(t, h.config(t))
+				pass(time.Minute)
+				h.Inject(simgithub.Fault{Kind: simgithub.FaultThrottled, Method: "GET", Path: "/scalesets/message", RetryAfter: test.retryAfter})
+				pass(time.Minute)
+				h.Inject(simgithub.Fault{Kind: simgithub.FaultThrottled, Method: "GET", Path: agents, RetryAfter: test.retryAfter})
+				if _, err := l.Registered(t.Context(), "r-1"); test.refused == (err == nil) {
+					t.Errorf("Registered() = %v, want it refused: %t", err, test.refused)
+				}
+				asked := len(h.Requests())
+				var until time.Time
+				for _, r := range l.Health().Rates {
+					if r.RetryAfter.After(until) {
+						until = r.RetryAfter
+					}
+				}
+				_, err := l.Register(t.Context(), "r-2")
+				switch {
+				case test.refused && (err == nil || !strings.Contains(err.Error(), "patience") || len(h.Requests()) != asked):
+					t.Errorf("Register() = %v after %d requests, want it refused without one", err, len(h.Requests())-asked)
+				case !test.refused && err != nil:
+					t.Errorf("Register() = %v, want it to wait", err)
+				}
+				pass(time.Until(until) + time.Minute)
+				if _, err := l.Register(t.Context(), "r-3"); err != nil || l.Health().Session != "open" {
+					t.Errorf("Register() = %v in session %q after the wait, want a registration", err, l.Health().Session)
+				}
+				if test.refused {
+					for _, r := range h.Requests()[asked:] {
+						if r.Time.Before(until.Add(-time.Second)) {
+							t.Errorf("%s %s at %s, %s too early", r.Method, r.Path, r.Time, until.Sub(r.Time))
+						}
+					}
+				}
+			})
+		})
+	}
+}

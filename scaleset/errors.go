@@ -50,6 +50,7 @@ var (
 	errMalformed        = errors.New("the answer could not be understood")
 	errRejected         = errors.New("GitHub answered with an error")
 	errUnauthorized     = errors.New("GitHub rejected the credential")
+	errPatience         = errors.New("GitHub asked for more patience than this call has")
 )
 
 // guard makes a call to the official client safe: a panic becomes an error,

@@ -230,14 +230,17 @@ func (s *ScaleSet) acquire(ctx context.Context, ses *session, available []*upstr
 	return nil
 }
 
-// backOff waits longer with every failure in a row.
+// backOff waits longer with every failure in a row, and never less than the
+// server asked for.
 func (s *ScaleSet) backOff(ctx context.Context, failures int) {
 	t := s.cfg.Timings
 	d := t.BackoffMax
 	if shift := failures - 1; shift < 16 {
 		d = min(t.BackoffMin<<shift, t.BackoffMax)
 	}
-	pause(ctx, between(d/2, d))
+	for d = between(d/2, d); d > 0 && ctx.Err() == nil; d = s.tap.patience() {
+		pause(ctx, max(d, s.tap.patience()))
+	}
 }
 
 // between is a random duration, so that many daemons do not call in step.

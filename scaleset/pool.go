@@ -48,6 +48,9 @@ func use[T any](ctx context.Context, p *pool, op string, call func(context.Conte
 		}
 		p.slots <- client
 	}()
+	if !p.yield(ctx) {
+		return v, &Error{Op: op, Status: http.StatusTooManyRequests, Cause: errPatience}
+	}
 	for try := 1; ; try++ {
 		if client == nil {
 			if client, err = p.make(); err != nil {
@@ -83,6 +86,24 @@ func passing(err error) bool {
 		return true
 	}
 	return status == 0 || status >= 500 && status != http.StatusNotImplemented
+}
+
+// yield waits as long as the server asked for after an earlier call; false when
+// this call's deadline would be over by then. Calling a server that asked for
+// patience prolongs its refusal.
+// https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
+func (p *pool) yield(ctx context.Context) bool {
+	if p.patience == nil {
+		return true
+	}
+	d := p.patience()
+	if deadline, bounded := ctx.Deadline(); bounded && d > 0 && time.Until(deadline) <= d {
+		return false
+	}
+	if d > 0 {
+		pause(ctx, d)
+	}
+	return ctx.Err() == nil
 }
 
 // wait is as long as the server asked for, else it doubles; false when the
