@@ -237,7 +237,7 @@ func (p *planner) job(id JobID, j *Job) {
 // hookMissing retires a runner that GitHub says is running a job whose hook
 // never asked us: an image without the hook would otherwise run ungated.
 func (p *planner) hookMissing(j *Job) {
-	r := p.Runners[j.Reported.Event.Runner]
+	r := p.ran(j)
 	if r == nil || !r.idle() || !p.due(j.Reported.At, p.lim.HookGrace) {
 		return
 	}
@@ -319,7 +319,7 @@ func (p *planner) surplus() {
 // asked to start, nil if there is none.
 func (s *State) reportedOn(name Name) *Job {
 	for _, j := range s.Jobs {
-		if j.Reported != nil && j.Concluded == nil && j.Runner == "" && j.Reported.Event.Runner == name {
+		if j.Reported != nil && j.Concluded == nil && j.Runner == "" && j.Reported.Event.Runner == name && s.ran(j) != nil {
 			return j
 		}
 	}

@@ -305,8 +305,18 @@ func (s *State) MayHold() []Name {
 }
 
 // foreign says that GitHub gave the job to a runner that is not ours.
-func (s *State) foreign(j *Job) bool {
-	return j.Reported != nil && s.Runners[j.Reported.Event.Runner] == nil
+func (s *State) foreign(j *Job) bool { return j.Reported != nil && s.ran(j) == nil }
+
+// ran is our runner that GitHub reported the job on, nil if it is none. A name
+// of ours under another number is somebody else's registration: a name is ours
+// only with the number that GitHub gave it when we registered it.
+func (s *State) ran(j *Job) *Runner {
+	e := j.Reported.Event
+	r := s.Runners[e.Runner]
+	if r != nil && r.Released != nil && e.RunnerID != 0 && r.Released.Event.RunnerID != e.RunnerID {
+		return nil
+	}
+	return r
 }
 
 // hostKeys are the names under which a host must never be seen again.

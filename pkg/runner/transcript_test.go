@@ -108,7 +108,11 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 	case "deny":
 		return w.denied(a, b), nil
 	case "report":
-		return w.reported(a, b), nil
+		e := w.reported(a, b)
+		if c == "renumbered" {
+			e.RunnerID++
+		}
+		return e, nil
 	case "conclude":
 		return w.concluded(a, runner.Result(b)), nil
 	case "claim":
