@@ -52,9 +52,11 @@ type Config struct {
 	// for JobStarted (actions/scaleset#122), so a short poll learns sooner
 	// which runner took which job.
 	PollFor func() time.Duration
-	// Rivals lists the other runner groups that the pool's repositories may
-	// use; no scale set of our name may be in one. nil leaves it unchecked.
-	Rivals func(context.Context) ([]Group, error)
+	// Boundary says who may use the runner group. It is asked before a scale set
+	// is made or served, and again and again: one in a group that is open to
+	// others, or beside another of its name, gets no new work. nil leaves it
+	// unchecked.
+	Boundary func(context.Context) (supervisor.Boundary, error)
 	// Transport replaces the connection to GitHub, RootCAs and Proxy with it.
 	Transport http.RoundTripper
 	Timings   Timings

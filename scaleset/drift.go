@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	upstream "github.com/actions/scaleset"
@@ -22,12 +23,6 @@ const (
 	// verifiedFor is how long the last verdict holds while GitHub gives none.
 	verifiedFor = 15 * time.Minute
 )
-
-// Group is a runner group of the organization.
-type Group struct {
-	ID   int64
-	Name string
-}
 
 // ErrDrift says that the scale set is not what was configured.
 var ErrDrift = errors.New("the scale set is not what it should be")
@@ -57,6 +52,30 @@ func (s *ScaleSet) watchDrift(ctx context.Context, atOnce bool) {
 		s.log.Error("the scale set could not be verified", zap.Error(err))
 	}
 }
+
+// trusted is why no runner may be registered: the scale set is not what it
+// should be, or that has not been known for too long. The queue may have been
+// away all that time, so it is asked here where it matters.
+func (s *ScaleSet) trusted(ctx context.Context) error {
+	verdict := func() (drift error, stale bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.drift, time.Since(s.verified) > verifiedFor
+	}
+	if drift, stale := verdict(); drift != nil || !stale {
+		return drift
+	}
+	s.watchDrift(ctx, true)
+	drift, stale := verdict()
+	if drift == nil && stale {
+		return errUnverified
+	}
+	return drift
+}
+
+// errUnverified says that it is not known whether the scale set is what it
+// should be.
+var errUnverified = errors.New("the scale set could not be verified for too long")
 
 // found notes the verdict.
 func (s *ScaleSet) found(problem error) {
@@ -88,28 +107,35 @@ func (s *ScaleSet) verify(ctx context.Context) error {
 	if err := s.compare(set, group.ID); err != nil {
 		return fmt.Errorf("%w: scale set %q in runner group %q: %w", ErrDrift, s.cfg.Name, s.cfg.Group, err)
 	}
-	return s.lookForRivals(ctx)
+	return s.checkBoundary(ctx, group.ID)
 }
 
-// lookForRivals looks for a scale set of our name in the other groups that the
-// pool's repositories may use: GitHub would give our jobs to either
-// (actions/actions-runner-controller#4004).
-func (s *ScaleSet) lookForRivals(ctx context.Context) error {
-	if s.cfg.Rivals == nil {
+// checkBoundary asks who may use the group with this id, and looks for a scale
+// set of our name in the other groups that the pool's repositories may use:
+// GitHub would give our jobs to either (actions/actions-runner-controller#4004).
+func (s *ScaleSet) checkBoundary(ctx context.Context, group int) error {
+	if s.cfg.Boundary == nil {
 		return nil
 	}
-	groups, err := s.cfg.Rivals(ctx)
-	if err != nil {
-		return fmt.Errorf("list the other runner groups: %w", err)
+	b, err := s.cfg.Boundary(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask who may use the runner group: %w", err)
+	case b.Group.ID != int64(group) || b.Group.Name != s.cfg.Group:
+		// The two interfaces are not documented to number groups alike. If they
+		// do not, what one says of a group cannot be put to the other.
+		return fmt.Errorf("%w: runner group %q is number %d for the scale set service and %d for the REST API", ErrDrift, s.cfg.Group, group, b.Group.ID)
+	case len(b.Open) > 0:
+		return fmt.Errorf("%w: runner group %q is not restricted to the pool: %s", ErrDrift, s.cfg.Group, strings.Join(b.Open, "; "))
 	}
-	for _, g := range groups {
+	for _, g := range b.Rivals {
 		set, err := use(ctx, s.admin, "look for a scale set of our name", func(ctx context.Context, c *upstream.Client) (*upstream.RunnerScaleSet, error) {
 			return c.GetRunnerScaleSet(ctx, int(g.ID), s.cfg.Name)
 		})
 		if err != nil {
 			return err
 		}
-		if set != nil && set.Name == s.cfg.Name && set.RunnerGroupID == int(g.ID) {
+		if set != nil && strings.EqualFold(set.Name, s.cfg.Name) && set.RunnerGroupID == int(g.ID) {
 			return fmt.Errorf("%w: runner group %q has a scale set %q too, and GitHub may give it our jobs: remove or rename it", ErrDrift, g.Name, s.cfg.Name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 	"github.com/runnerward/runnerward/scaleset"
 )
 
@@ -74,9 +76,7 @@ func TestDriftIsFoundAndForgottenWhenItIsMended(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHub(t)
 				cfg := h.config(t)
-				cfg.Rivals = func(context.Context) ([]scaleset.Group, error) {
-					return []scaleset.Group{{ID: 1, Name: "Default"}}, nil
-				}
+				cfg.Boundary = h.boundary
 				l := listenTo(t, cfg)
 				pass(time.Minute)
 				id := int(l.Health().ScaleSetID)
@@ -102,6 +102,85 @@ func TestDriftIsFoundAndForgottenWhenItIsMended(t *testing.T) {
 	}
 }
 
+// boundary is what the REST API would say of the hub's groups.
+func (h *hub) boundary(context.Context) (supervisor.Boundary, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return supervisor.Boundary{
+		Group: supervisor.RunnerGroup{ID: h.group + h.renumbered, Name: "hipaa-prod"}, Open: h.openTo,
+		Rivals: []supervisor.RunnerGroup{{ID: 1, Name: "Default"}},
+	}, nil
+}
+
+// No scale set is made where others than the pool's repositories could use it,
+// nor while that is not known.
+func TestNoScaleSetIsMadeOutsideOfTheBoundary(t *testing.T) {
+	for _, test := range []struct {
+		name, says string
+		spoil      func(*hub)
+	}{
+		{"the group is open", "open to all", func(h *hub) { h.openTo = []string{"it is open to all"} }},
+		{"REST numbers groups otherwise", "is number", func(h *hub) { h.renumbered = 1 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub(t)
+				test.spoil(h)
+				cfg := h.config(t)
+				cfg.Boundary = h.boundary
+				if _, err := scaleset.Open(t.Context(), cfg, zap.NewNop()); !errors.Is(err, scaleset.ErrDrift) || !strings.Contains(err.Error(), test.says) {
+					t.Errorf("Open() = %v, want one that says %q", err, test.says)
+				}
+				if got := h.did("runnerscalesets"); slices.Contains(got, "POST runnerscalesets") {
+					t.Errorf("requests = %v, want no scale set made", got)
+				}
+			})
+		})
+	}
+	t.Run("nor again when it was deleted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHub(t)
+			cfg := h.config(t)
+			cfg.Boundary = h.boundary
+			l := listenTo(t, cfg)
+			pass(time.Minute)
+			h.mu.Lock()
+			h.openTo = []string{"it is open to all"}
+			h.mu.Unlock()
+			if err := h.hand(t).DeleteRunnerScaleSet(t.Context(), int(l.Health().ScaleSetID)); err != nil {
+				t.Fatal(err)
+			}
+			made := func() int { return strings.Count(strings.Join(h.did("runnerscalesets"), ","), "POST runnerscalesets") }
+			before := made()
+			pass(20 * time.Minute)
+			sets := must(h.hand(t).GetRunnerScaleSet(t.Context(), int(h.group), "hipaa-prod"))(t)
+			if sets != nil {
+				t.Errorf("the scale set was made again (%d posts more) in a group that is open to all", made()-before)
+			}
+			if got := l.Health(); !strings.Contains(got.LastError, "open to all") || got.Session == "open" {
+				t.Errorf("Health() = %+v, want the reason", got)
+			}
+			h.mu.Lock()
+			h.openTo = nil
+			h.mu.Unlock()
+			pass(5 * time.Minute)
+			if got := l.Health(); got.Session != "open" || len(got.Problems) != 0 {
+				t.Errorf("Health() = %+v, want it to listen again", got)
+			}
+		})
+	})
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
 func TestARivalKeepsTheDaemonFromStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub(t)
@@ -109,14 +188,14 @@ func TestARivalKeepsTheDaemonFromStarting(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg := h.config(t)
-		cfg.Rivals = func(context.Context) ([]scaleset.Group, error) {
-			return []scaleset.Group{{ID: 1, Name: "Default"}}, nil
-		}
+		cfg.Boundary = h.boundary
 		if _, err := scaleset.Open(t.Context(), cfg, zap.NewNop()); !errors.Is(err, scaleset.ErrDrift) || !strings.Contains(err.Error(), `"Default"`) {
 			t.Errorf("Open() beside a rival = %v, want it named", err)
 		}
 		// Not knowing is not enough to start.
-		cfg.Rivals = func(context.Context) ([]scaleset.Group, error) { return nil, errors.New("no answer") }
+		cfg.Boundary = func(context.Context) (supervisor.Boundary, error) {
+			return supervisor.Boundary{}, errors.New("no answer")
+		}
 		if _, err := scaleset.Open(t.Context(), cfg, zap.NewNop()); err == nil {
 			t.Error("Open() without knowing = nil, want an error")
 		}
@@ -129,11 +208,11 @@ func TestWhatCannotBeVerifiedForLongIsAProblem(t *testing.T) {
 		h := newHub(t)
 		cfg := h.config(t)
 		away := false
-		cfg.Rivals = func(context.Context) ([]scaleset.Group, error) {
+		cfg.Boundary = func(ctx context.Context) (supervisor.Boundary, error) {
 			if away {
-				return nil, errors.New("no answer")
+				return supervisor.Boundary{}, errors.New("no answer")
 			}
-			return nil, nil
+			return h.boundary(ctx)
 		}
 		l := listenTo(t, cfg)
 		pass(time.Minute)
@@ -145,6 +224,31 @@ func TestWhatCannotBeVerifiedForLongIsAProblem(t *testing.T) {
 		pass(15 * time.Minute)
 		if got := l.Health().Problems; len(got) != 1 {
 			t.Errorf("Problems after 25 minutes = %q, want one", got)
+		}
+	})
+}
+
+// While the queue is away nobody compares. A registration does, before it
+// trusts a verdict that is too old.
+func TestNoRunnerIsRegisteredOnAnOldVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(t)
+		cfg := h.config(t)
+		cfg.Boundary = h.boundary
+		l := listenTo(t, cfg)
+		pass(time.Minute)
+		h.Inject(simgithub.Fault{Kind: simgithub.FaultStatus, Path: "/scalesets/message", Count: -1})
+		h.Inject(simgithub.Fault{Kind: simgithub.FaultStatus, Method: "POST", Path: "/rest/_apis/runtime/runnerscalesets/*/sessions", Count: -1})
+		pass(20 * time.Minute)
+		if _, err := l.Register(t.Context(), "r-1"); err != nil {
+			t.Errorf("Register() on a verdict that was renewed = %v", err)
+		}
+		h.mu.Lock()
+		h.openTo = []string{"it is open to all"}
+		h.mu.Unlock()
+		pass(20 * time.Minute)
+		if _, err := l.Register(t.Context(), "r-2"); !errors.Is(err, scaleset.ErrDrift) {
+			t.Errorf("Register() in a group that was opened while the queue was away = %v, want %v", err, scaleset.ErrDrift)
 		}
 	})
 }

@@ -17,13 +17,10 @@ var errOtherRunner = errors.New("GitHub answered about another runner")
 // ErrRegistrationExists the registration may or may not exist.
 func (s *ScaleSet) Register(ctx context.Context, name runner.Name) (supervisor.Registration, error) {
 	const op = "register runner"
-	id := s.id()
-	s.mu.Lock()
-	drift := s.drift
-	s.mu.Unlock()
-	if drift != nil {
-		return supervisor.Registration{}, &Error{Op: op, Cause: drift}
+	if err := s.trusted(ctx); err != nil {
+		return supervisor.Registration{}, &Error{Op: op, Cause: err}
 	}
+	id := s.id()
 	jit, err := use(ctx, s.runner, op, func(ctx context.Context, c *upstream.Client) (*upstream.RunnerScaleSetJitRunnerConfig, error) {
 		return c.GenerateJitRunnerConfig(ctx, &upstream.RunnerScaleSetJitRunnerSetting{Name: string(name), WorkFolder: "_work"}, id)
 	})
@@ -37,7 +34,7 @@ func (s *ScaleSet) Register(ctx context.Context, name runner.Name) (supervisor.R
 	case jit == nil || jit.Runner == nil || jit.EncodedJITConfig == "":
 		return supervisor.Registration{}, &Error{Op: op, Cause: errMalformed}
 	}
-	if err := s.ours(jit.Runner, name); err != nil {
+	if err := s.ours(jit.Runner, name, 0); err != nil {
 		return supervisor.Registration{}, &Error{Op: op, Cause: err}
 	}
 	return supervisor.Registration{
@@ -49,14 +46,14 @@ func (s *ScaleSet) Register(ctx context.Context, name runner.Name) (supervisor.R
 
 // Registered implements supervisor.Registrar.
 func (s *ScaleSet) Registered(ctx context.Context, name runner.Name) (bool, error) {
-	found, err := s.lookUp(ctx, name)
+	found, err := s.lookUp(ctx, name, 0)
 	return found != nil, err
 }
 
 // Deregister implements supervisor.Registrar. A 404 alone does not count as
 // gone: the list of runners must say so too.
-func (s *ScaleSet) Deregister(ctx context.Context, name runner.Name) error {
-	found, err := s.lookUp(ctx, name)
+func (s *ScaleSet) Deregister(ctx context.Context, name runner.Name, scaleSet int64) error {
+	found, err := s.lookUp(ctx, name, scaleSet)
 	if err != nil || found == nil {
 		return err
 	}
@@ -64,7 +61,7 @@ func (s *ScaleSet) Deregister(ctx context.Context, name runner.Name) error {
 		return struct{}{}, c.RemoveRunner(ctx, int64(found.ID))
 	})
 	if errors.Is(err, errRunnerNotFound) || statusOf(err) == http.StatusNotFound {
-		if left, lookErr := s.lookUp(ctx, name); lookErr == nil && left == nil {
+		if left, lookErr := s.lookUp(ctx, name, scaleSet); lookErr == nil && left == nil {
 			return nil
 		}
 	}
@@ -72,9 +69,9 @@ func (s *ScaleSet) Deregister(ctx context.Context, name runner.Name) error {
 }
 
 // lookUp finds the registration of this name, nil when there is none. A runner
-// of our name that is not of our scale set is an error: it is not ours to
-// count or to remove.
-func (s *ScaleSet) lookUp(ctx context.Context, name runner.Name) (*upstream.RunnerReference, error) {
+// of our name that is neither of our scale set nor of the one that it was
+// registered in is an error: it is not ours to count or to remove.
+func (s *ScaleSet) lookUp(ctx context.Context, name runner.Name, scaleSet int64) (*upstream.RunnerReference, error) {
 	const op = "look up runner"
 	if err := runner.Validate(struct {
 		Name runner.Name `pat:"name"`
@@ -88,18 +85,21 @@ func (s *ScaleSet) lookUp(ctx context.Context, name runner.Name) (*upstream.Runn
 	if err != nil || found == nil {
 		return nil, err
 	}
-	if err := s.ours(found, name); err != nil {
+	if err := s.ours(found, name, scaleSet); err != nil {
 		return nil, &Error{Op: op, Cause: err}
 	}
 	return found, nil
 }
 
-func (s *ScaleSet) ours(r *upstream.RunnerReference, name runner.Name) error {
-	if r.ID <= 0 || r.Name != string(name) {
+func (s *ScaleSet) ours(r *upstream.RunnerReference, name runner.Name, scaleSet int64) error {
+	served := s.id()
+	switch {
+	case r.ID <= 0 || r.Name != string(name):
 		return errOtherRunner
+	case r.RunnerScaleSetID != 0 && (r.RunnerScaleSetID == served || int64(r.RunnerScaleSetID) == scaleSet):
+		return nil
+	case served == 0:
+		return errScaleSetNotFound // not looked up yet: whose it is cannot be said
 	}
-	if r.RunnerScaleSetID != s.id() {
-		return supervisor.ErrForeignRunner
-	}
-	return nil
+	return supervisor.ErrForeignRunner
 }

@@ -137,7 +137,7 @@ func TestRegistrar(t *testing.T) {
 			t.Errorf("Registered() = %t, %v, want true", ok, err)
 		}
 		for range 2 { // the second time nothing is left to remove
-			if err := set.Deregister(ctx, "r-1"); err != nil {
+			if err := set.Deregister(ctx, "r-1", 0); err != nil {
 				t.Errorf("Deregister() = %v", err)
 			}
 		}
@@ -157,7 +157,7 @@ func TestRegistrarReadsOddAnswers(t *testing.T) {
 	}
 	register := func(s *scaleset.ScaleSet) error { _, err := s.Register(context.Background(), "r-1"); return err }
 	registered := func(s *scaleset.ScaleSet) error { _, err := s.Registered(context.Background(), "r-1"); return err }
-	deregister := func(s *scaleset.ScaleSet) error { return s.Deregister(context.Background(), "r-1") }
+	deregister := func(s *scaleset.ScaleSet) error { return s.Deregister(context.Background(), "r-1", 0) }
 	other := answer(200, `{"count":1,"value":[{"id":9,"name":"r-1","runnerScaleSetId":8}]}`)
 	tests := []struct {
 		name, route string
@@ -219,7 +219,7 @@ func TestRegistrarReadsOddAnswers(t *testing.T) {
 				svc.remove(discard{}, r)
 				answer(404, ``)(w, r)
 			})
-			if err := set.Deregister(t.Context(), "r-1"); err != nil {
+			if err := set.Deregister(t.Context(), "r-1", 0); err != nil {
 				t.Errorf("Deregister() = %v, want nil", err)
 			}
 		})
@@ -312,7 +312,7 @@ func TestNothingOfAnAnswerIsRepeated(t *testing.T) {
 				_, err = set.Register(ctx, "r-1")
 				said = append(said, err.Error())
 				_, err = set.Registered(ctx, "r-1")
-				said = append(said, err.Error(), set.Deregister(ctx, "r-1").Error())
+				said = append(said, err.Error(), set.Deregister(ctx, "r-1", 0).Error())
 				_, err = scaleset.Open(ctx, cfg, zap.New(core))
 				said = append(said, err.Error())
 				for _, route := range []string{"", routeOpen} { // first the opening fails, then the poll
@@ -336,4 +336,30 @@ func TestNothingOfAnAnswerIsRepeated(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A scale set that GitHub deleted and we made anew has another id. The runners
+// of the one before are still ours to remove, if we know that they are.
+func TestARunnerOfTheScaleSetBeforeIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService(t)
+		set := open(t, svc.config(t))
+		if _, err := set.Register(t.Context(), "r-1"); err != nil {
+			t.Fatal(err)
+		}
+		svc.answers(routeLookUp, func(w http.ResponseWriter, r *http.Request) {
+			answer(200, `{"count":1,"value":[{"id":5,"name":"r-1","runnerScaleSetId":6}]}`)(w, r)
+		})
+		if err := set.Deregister(t.Context(), "r-1", 0); !errors.Is(err, supervisor.ErrForeignRunner) || svc.count(routeRemove) != 0 {
+			t.Errorf("Deregister() of another set's runner = %v with %d removals, want %v", err, svc.count(routeRemove), supervisor.ErrForeignRunner)
+		}
+		removed := false
+		svc.answers(routeRemove, func(w http.ResponseWriter, r *http.Request) {
+			removed = true
+			answer(204, ``)(w, r)
+		})
+		if err := set.Deregister(t.Context(), "r-1", 6); err != nil || !removed {
+			t.Errorf("Deregister() with the scale set of its record = %v, removed %t, want it removed", err, removed)
+		}
+	})
 }

@@ -99,7 +99,7 @@ func (s *ScaleSet) Ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.lookForRivals(ctx); err != nil {
+	if err := s.checkBoundary(ctx, group.ID); err != nil {
 		return err
 	}
 	set, err := use(ctx, s.admin, "find scale set", func(ctx context.Context, c *upstream.Client) (*upstream.RunnerScaleSet, error) {

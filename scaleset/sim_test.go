@@ -23,7 +23,12 @@ import (
 // connections.
 type hub struct {
 	*simgithub.Server
-	net *memnet.Listener
+	net   *memnet.Listener
+	group int64
+
+	mu         sync.Mutex
+	openTo     []string // what the group allows and must not
+	renumbered int64    // how much higher the REST API numbers the group
 }
 
 const simToken = "ghp_sim"
@@ -37,7 +42,7 @@ func newHub(t *testing.T, edit ...func(*simgithub.Config)) *hub {
 	h := &hub{Server: simgithub.New(cfg)}
 	h.AddRepository("deploy")
 	h.AddUser("dev")
-	h.AddGroup(simgithub.Group{Name: "hipaa-prod", Visibility: "all"})
+	h.group = h.AddGroup(simgithub.Group{Name: "hipaa-prod", Visibility: "selected", Repositories: []string{"deploy"}})
 	h.net = listen(t, h.Server)
 	return h
 }
@@ -125,7 +130,7 @@ func TestSimOneJobFromOfferToConclusion(t *testing.T) {
 					simgithub.Runner{Client: &http.Client{Transport: transport}}.Run(context.WithoutCancel(t.Context()), reg.JITConfig.Reveal(), nil)
 				})
 				pass(20 * time.Second)
-				if err := l.Deregister(t.Context(), "r-1"); !errors.Is(err, supervisor.ErrJobStillRunning) {
+				if err := l.Deregister(t.Context(), "r-1", 0); !errors.Is(err, supervisor.ErrJobStillRunning) {
 					t.Errorf("Deregister() of a busy runner = %v, want %v", err, supervisor.ErrJobStillRunning)
 				}
 				app.Wait()
@@ -281,7 +286,7 @@ func TestSimALostRegistrationIsFoundAndRemoved(t *testing.T) {
 		if _, err := set.Register(t.Context(), "r-1"); !errors.Is(err, supervisor.ErrRegistrationExists) {
 			t.Fatalf("Register() = %v, want %v", err, supervisor.ErrRegistrationExists)
 		}
-		if err := set.Deregister(t.Context(), "r-1"); err != nil || len(h.Runners()) != 0 {
+		if err := set.Deregister(t.Context(), "r-1", 0); err != nil || len(h.Runners()) != 0 {
 			t.Errorf("Deregister() = %v with %d runners left, want none", err, len(h.Runners()))
 		}
 	})

@@ -38,6 +38,9 @@ func connectGitHub(ctx context.Context, cfg *config.Config, roots *x509.CertPool
 		ApproverTeams: cfg.Pool.ApproverTeams, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, RunnerScaleSetName: cfg.Pool.Name,
 		SAMLNames: cfg.GitHub.SAMLNames, InstallationID: cfg.GitHub.App.InstallationID,
 	}
+	for _, r := range pool.Repositories {
+		gh.RepositoryIDs = append(gh.RepositoryIDs, r.ID)
+	}
 	for _, w := range pool.Workflows {
 		gh.Workflows = append(gh.Workflows, w.Ref)
 	}
@@ -62,14 +65,7 @@ func connectGitHub(ctx context.Context, cfg *config.Config, roots *x509.CertPool
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("github: %w", err))
 	}
-	set.Rivals = func(ctx context.Context) ([]scaleset.Group, error) {
-		rivals, err := client.RivalGroups(ctx)
-		var out []scaleset.Group
-		for _, g := range rivals {
-			out = append(out, scaleset.Group{ID: g.ID, Name: g.Name})
-		}
-		return out, err
-	}
+	set.Boundary = client.Boundary
 	identity, err := github.NewIdentity(github.IdentityConfig{Issuer: cfg.GitHub.OIDCIssuer, RootCAs: roots, Proxy: proxy})
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("github.oidcIssuer: %w", err))

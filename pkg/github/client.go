@@ -53,6 +53,8 @@ type Config struct {
 	// approvals count, ApproverTeams the teams whose members may approve.
 	Environment   string
 	ApproverTeams []string
+	// RepositoryIDs are the repositories that may use the runner group.
+	RepositoryIDs []int64
 	// Group is the runner group, Labels and RunnerScaleSetName what jobs ask
 	// for in runs-on to come here.
 	Group              string

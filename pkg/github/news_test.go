@@ -159,22 +159,52 @@ func TestTheCallbackIsNeverCalled(t *testing.T) {
 	}
 }
 
-func TestRunnersAndRivalGroups(t *testing.T) {
+func TestBoundaryNamesTheGroupAndItsRivals(t *testing.T) {
 	w, c := asApp(t)
 	w.sim.AddGroup(simgithub.Group{Name: "open", Visibility: "all"})
 	w.sim.AddGroup(simgithub.Group{Name: "beside", Visibility: "selected", Repositories: []string{"compliance"}})
 	w.sim.AddGroup(simgithub.Group{Name: "shared", Visibility: "selected", Repositories: []string{"compliance", "clinical-platform"}})
-	rivals, err := c.RivalGroups(t.Context())
+	got, err := c.Boundary(t.Context())
 	var names []string
-	for _, g := range rivals {
+	for _, g := range got.Rivals {
 		names = append(names, g.Name)
 	}
-	if got := strings.Join(names, " "); err != nil || got != "Default open shared" {
-		t.Errorf("RivalGroups() = %q, %v, want those that our repository may use", got, err)
+	if list := strings.Join(names, " "); err != nil || list != "Default open shared" || got.Group != (supervisor.RunnerGroup{ID: w.group, Name: "hipaa-prod"}) || len(got.Open) != 0 {
+		t.Errorf("Boundary() = %+v, %v, want our group closed, and those that our repository may use", got, err)
 	}
 	if runners, err := c.Runners(t.Context()); err != nil || len(runners) != 0 {
 		t.Errorf("Runners() = %v, %v, want none", runners, err)
 	}
+}
+
+func TestBoundaryTellsWhatTheGroupAllows(t *testing.T) {
+	for _, test := range []struct {
+		name, says string
+		change     func(*simgithub.Group)
+	}{
+		{"all repositories", "more than selected", func(g *simgithub.Group) { g.Visibility = "all" }},
+		{"another repository", "not one of the pool's", func(g *simgithub.Group) { g.Repositories = append(g.Repositories, "compliance") }},
+		{"public repositories", "public", func(g *simgithub.Group) { g.AllowsPublic = true }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, c := asApp(t)
+			if err := w.sim.UpdateGroup(w.group, test.change); err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Boundary(t.Context())
+			if err != nil || len(got.Open) != 1 || !strings.Contains(got.Open[0], test.says) {
+				t.Errorf("Boundary() = %+v, %v, want one opening that says %q", got, err, test.says)
+			}
+		})
+	}
+	t.Run("what GitHub does not say", func(t *testing.T) {
+		w, c := asApp(t)
+		w.answers("/runner-groups", body(200, `{"total_count":1,"runner_groups":[{"id":7,"name":"hipaa-prod","visibility":"selected"}]}`))
+		w.answers("/runner-groups/7/repositories", body(200, `{"total_count":0,"repositories":[]}`))
+		if got, err := c.Boundary(t.Context()); err != nil || len(got.Open) != 1 {
+			t.Errorf("Boundary() = %+v, %v, want that it is not known to refuse public repositories", got, err)
+		}
+	})
 }
 
 func TestTheNameThatTheIdentityProviderKnows(t *testing.T) {

@@ -306,7 +306,7 @@ func everything(t *testing.T, c *github.Client) []string {
 	_, deployment := c.DeploymentFacts(t.Context(), asked)
 	_, news := c.News(t.Context(), longAgo())
 	_, runners := c.Runners(t.Context())
-	_, rivals := c.RivalGroups(t.Context())
+	_, rivals := c.Boundary(t.Context())
 	var said []string
 	for _, err := range []error{
 		facts, deployment, news, runners, rivals, c.Answer(t.Context(), asked, "approved", "x"), c.CancelRun(t.Context(), job.Repository, 1, true),

@@ -55,49 +55,61 @@ func decodeRunners(body []byte) ([]supervisor.RegisteredRunner, error) {
 	return out, nil
 }
 
-// Group is a runner group by the two things that name it.
-type Group struct {
-	ID   int64
-	Name string
-}
-
-// RivalGroups lists the other runner groups of the organization that one of our
-// group's repositories may use. A scale set of our name in one of them could be
-// given our jobs.
-func (c *Client) RivalGroups(ctx context.Context) ([]Group, error) {
+// Boundary reads who may use our runner group, and which other groups our
+// repositories may use.
+// https://docs.github.com/en/rest/actions/self-hosted-runner-groups
+func (c *Client) Boundary(ctx context.Context) (supervisor.Boundary, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	var ours []group
-	all, err := c.groups(ctx, func(g group) bool {
-		if g.Name == c.cfg.Group {
-			ours = append(ours, g)
-		}
-		return g.Name != c.cfg.Group
-	})
+	all, err := c.groups(ctx, func(group) bool { return true })
 	if err != nil {
-		return nil, err
+		return supervisor.Boundary{}, err
 	}
+	ours := slices.DeleteFunc(slices.Clone(all), func(g group) bool { return g.Name != c.cfg.Group })
 	if len(ours) != 1 {
-		return nil, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(ours))}
+		return supervisor.Boundary{}, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(ours))}
 	}
 	repositories, err := c.repositoriesOf(ctx, ours[0].ID)
 	if err != nil {
-		return nil, err
+		return supervisor.Boundary{}, err
 	}
-	var rivals []Group
+	out := supervisor.Boundary{Group: supervisor.RunnerGroup{ID: ours[0].ID, Name: ours[0].Name}, Open: c.open(ours[0], repositories)}
 	for _, g := range all {
+		if g.ID == ours[0].ID {
+			continue
+		}
 		if g.Visibility == "selected" && ours[0].Visibility == "selected" {
 			theirs, err := c.repositoriesOf(ctx, g.ID)
 			if err != nil {
-				return nil, err
+				return supervisor.Boundary{}, err
 			}
 			if !slices.ContainsFunc(theirs, func(id int64) bool { return slices.Contains(repositories, id) }) {
 				continue
 			}
 		}
-		rivals = append(rivals, Group{g.ID, g.Name})
+		out.Rivals = append(out.Rivals, supervisor.RunnerGroup{ID: g.ID, Name: g.Name})
 	}
-	return rivals, nil
+	return out, nil
+}
+
+// open lists what the group allows beyond the pool's repositories. What GitHub
+// does not say counts as allowed. Whether the group is restricted to workflows
+// is the policy's to judge: not every GitHub can restrict it.
+func (c *Client) open(g group, repositories []int64) []string {
+	var open []string
+	shown := g.shown()
+	if g.Visibility != "selected" {
+		open = append(open, "it is open to more than selected repositories")
+	}
+	if shown.AllowsPublic == nil || *shown.AllowsPublic {
+		open = append(open, "it is not known to refuse public repositories")
+	}
+	for _, id := range repositories {
+		if g.Visibility == "selected" && !slices.Contains(c.cfg.RepositoryIDs, id) {
+			open = append(open, fmt.Sprintf("repository %d may use it and is not one of the pool's", id))
+		}
+	}
+	return open
 }
 
 func (c *Client) groupsPath() string {

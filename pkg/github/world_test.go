@@ -32,6 +32,8 @@ const (
 type world struct {
 	sim    *simgithub.Server
 	server *httptest.Server
+	// repository and group are the ids of those that deploy.
+	repository, group int64
 
 	mu  sync.Mutex
 	odd map[string]http.HandlerFunc // by suffix of the path
@@ -51,7 +53,7 @@ func newWorld(t *testing.T, edit ...func(*simgithub.Config)) *world {
 	w.server.StartTLS()
 	t.Cleanup(w.server.Close)
 
-	w.sim.AddRepository("clinical-platform")
+	w.repository = w.sim.AddRepository("clinical-platform")
 	w.sim.AddRepository("compliance")
 	for _, login := range []string{"dev", "approver", "outsider"} {
 		w.sim.AddUser(login)
@@ -61,7 +63,7 @@ func newWorld(t *testing.T, edit ...func(*simgithub.Config)) *world {
 	w.sim.SetEnvironment("clinical-platform", simgithub.Environment{
 		Name: "production", ReviewerTeams: []string{"prod-approvers", "on-call"}, CanAdminsBypass: true,
 	})
-	w.sim.AddGroup(simgithub.Group{
+	w.group = w.sim.AddGroup(simgithub.Group{
 		Name: "hipaa-prod", Visibility: "selected", Repositories: []string{"clinical-platform"},
 		RestrictedToWorkflows: true, Workflows: []string{workflow},
 	})
@@ -111,7 +113,7 @@ func (w *world) roots() *x509.CertPool {
 func (w *world) config() github.Config {
 	return github.Config{
 		URL: w.server.URL, Org: "acme", RootCAs: w.roots(), Token: supervisor.NewSecret(token),
-		Environment: "production", ApproverTeams: []string{"prod-approvers"}, Group: "hipaa-prod",
+		Environment: "production", ApproverTeams: []string{"prod-approvers"}, Group: "hipaa-prod", RepositoryIDs: []int64{w.repository},
 		Labels: []string{"self-hosted", "hipaa-prod"}, RunnerScaleSetName: "hipaa-prod",
 	}
 }

@@ -54,7 +54,13 @@ func (s *Supervisor) deregister(ctx context.Context, name runner.Name) error {
 	if s.sight.held(name, time.Now()) {
 		return ErrJobStillRunning
 	}
-	err := s.Registrar.Deregister(ctx, name)
+	var scaleSet int64
+	if r, err := s.runnerOf(ctx, name); err != nil {
+		return err
+	} else if r != nil && r.Released != nil {
+		scaleSet = r.Released.Event.ScaleSetID
+	}
+	err := s.Registrar.Deregister(ctx, name, scaleSet)
 	if errors.Is(err, ErrJobStillRunning) {
 		s.sight.refused(name, time.Now(), s.Tick)
 	}

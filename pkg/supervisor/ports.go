@@ -122,7 +122,9 @@ type Registrar interface {
 	Registered(ctx context.Context, name runner.Name) (bool, error)
 	// Deregister removes the registration; a runner that is not registered is
 	// a success. It returns ErrJobStillRunning while GitHub holds the lease.
-	Deregister(ctx context.Context, name runner.Name) error
+	// scaleSet is the one that the runner was registered in, which may have
+	// been deleted and made anew since; 0 is the one that is served now.
+	Deregister(ctx context.Context, name runner.Name, scaleSet int64) error
 }
 
 // Registration is a just-in-time runner. JITConfig is a credential: it goes to
@@ -177,6 +179,23 @@ type GitHub interface {
 	// force also ends a job whose runner is dead and cannot answer; without it
 	// GitHub waits for minutes.
 	CancelRun(ctx context.Context, repository string, runID int64, force bool) error
+}
+
+// RunnerGroup names a runner group of the organization.
+type RunnerGroup struct {
+	ID   int64
+	Name string
+}
+
+// Boundary is who may use the pool's runner group, as GitHub's REST API says.
+type Boundary struct {
+	Group RunnerGroup
+	// Rivals are the other groups that a repository of ours may use: a scale set
+	// of our name in one of them could be given our jobs.
+	Rivals []RunnerGroup
+	// Open lists what the group allows and must not; none means that only the
+	// pool's repositories may use it.
+	Open []string
 }
 
 // RegisteredRunner is a runner as GitHub's REST API shows it.

@@ -218,7 +218,7 @@ func (s *Supervisor) removeStray(ctx context.Context, stray runner.Stray) error 
 			return fmt.Errorf("remove stray pod %s: %w", stray.Name, err)
 		}
 	case runner.StrayRegistration:
-		if err := s.Registrar.Deregister(ctx, runner.Name(stray.Name)); err != nil {
+		if err := s.Registrar.Deregister(ctx, runner.Name(stray.Name), 0); err != nil {
 			return fmt.Errorf("remove stray registration %s: %w", stray.ID, err)
 		}
 	}

@@ -154,8 +154,8 @@ func (r faultyRegistrar) Registered(ctx context.Context, name runner.Name) (yes 
 	return yes, err
 }
 
-func (r faultyRegistrar) Deregister(ctx context.Context, name runner.Name) error {
-	return r.around(ctx, "deregister", func() error { return r.Registrar.Deregister(ctx, name) })
+func (r faultyRegistrar) Deregister(ctx context.Context, name runner.Name, scaleSet int64) error {
+	return r.around(ctx, "deregister", func() error { return r.Registrar.Deregister(ctx, name, scaleSet) })
 }
 
 type faultyGitHub struct {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	upstream "github.com/actions/scaleset"
+	"github.com/hashicorp/go-retryablehttp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"go.uber.org/zap"
@@ -192,6 +194,23 @@ func (b *bench) intruder(name string) *scaleset.ScaleSet {
 	return set
 }
 
+// byHand is somebody with the App's key and the official client.
+func (b *bench) byHand() *upstream.Client {
+	b.t.Helper()
+	rc := retryablehttp.NewClient()
+	transport := b.github.Transport()
+	b.t.Cleanup(transport.CloseIdleConnections)
+	rc.Logger, rc.RetryMax, rc.HTTPClient = nil, 0, &http.Client{Transport: transport}
+	c, err := upstream.NewClientWithGitHubApp(upstream.ClientWithGitHubAppConfig{
+		GitHubConfigURL: gitHubURL + "/" + world.Org,
+		GitHubAppAuth:   upstream.GitHubAppAuth{ClientID: world.AppClientID, InstallationID: world.AppInstallationID, PrivateKey: string(b.keyPEM)},
+	}, upstream.WithRetryableHTTPClint(rc))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return c
+}
+
 // removeRunner is an administrator's click on GitHub's page.
 func (b *bench) removeRunner(id int64) {
 	b.t.Helper()
@@ -294,6 +313,18 @@ func TestDriftStopsNewWorkUntilItIsMended(t *testing.T) {
 	}{
 		{"the group is renamed", func(_ context.Context, b *bench) error { return b.renameGroup("renamed") },
 			func(_ context.Context, b *bench) error { return b.renameGroup(world.Group) }, "runner group"},
+		{"the group is opened to all", func(_ context.Context, b *bench) error { return b.showGroup("all") },
+			func(_ context.Context, b *bench) error { return b.showGroup("selected") }, "more than selected repositories"},
+		{"a second scale set has our name", func(ctx context.Context, b *bench) error {
+			_, err := b.byHand().CreateRunnerScaleSet(ctx, &upstream.RunnerScaleSet{Name: "hipaa-prod", RunnerGroupID: 1})
+			return err
+		}, func(ctx context.Context, b *bench) error {
+			set, err := b.byHand().GetRunnerScaleSet(ctx, 1, "hipaa-prod")
+			if err != nil {
+				return err
+			}
+			return b.byHand().DeleteRunnerScaleSet(ctx, set.ID)
+		}, "remove or rename it"},
 	} {
 		t.Run(drift.name, func(t *testing.T) {
 			run(t, options{at: -1}, func(t *testing.T, b *bench) {
@@ -317,4 +348,8 @@ func TestDriftStopsNewWorkUntilItIsMended(t *testing.T) {
 
 func (b *bench) renameGroup(to string) error {
 	return b.world.GitHub.UpdateGroup(b.world.GroupID, func(g *simgithub.Group) { g.Name = to })
+}
+
+func (b *bench) showGroup(to string) error {
+	return b.world.GitHub.UpdateGroup(b.world.GroupID, func(g *simgithub.Group) { g.Visibility = to })
 }

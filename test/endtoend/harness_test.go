@@ -249,7 +249,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	client, err := github.New(github.Config{
 		URL: gitHubURL, Org: world.Org, App: app, InstallationID: world.AppInstallationID, Transport: transport, Environment: world.Environment,
 		ApproverTeams: []string{world.Team}, Group: world.Group, Labels: world.Labels(), RunnerScaleSetName: "hipaa-prod",
-		Workflows: []string{world.DeployWorkflow},
+		Workflows: []string{world.DeployWorkflow}, RepositoryIDs: []int64{b.world.RepositoryID},
 	}, b.logger())
 	if err != nil {
 		return opts, err
@@ -277,14 +277,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	set, err := scaleset.Open(ctx, scaleset.Config{
 		URL: gitHubURL + "/" + world.Org, Name: "hipaa-prod", Group: world.Group, Labels: world.Labels(), Owner: "test",
 		App: app, Version: "test", Transport: transport,
-		Rivals: func(ctx context.Context) ([]scaleset.Group, error) {
-			groups, err := client.RivalGroups(ctx)
-			var out []scaleset.Group
-			for _, g := range groups {
-				out = append(out, scaleset.Group(g))
-			}
-			return out, err
-		},
+		Boundary: client.Boundary,
 		PollFor: func() time.Duration {
 			if d.sup != nil && d.sup.Unbound() {
 				return 5 * time.Second
