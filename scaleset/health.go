@@ -18,17 +18,14 @@ const (
 )
 
 // Health implements supervisor.Queue. LastError tells of a fault that lasts,
-// and for an hour of a job that had to be skipped.
+// Warnings for a day of a job that had to be skipped.
 func (s *ScaleSet) Health() supervisor.QueueHealth {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.health
 	if s.skips.count > 0 && time.Since(s.skips.at) < skipShown {
-		note := fmt.Sprintf("%d jobs skipped, the last one: %v", s.skips.count, s.skips.last)
-		if h.LastError != "" {
-			note = h.LastError + "; " + note
-		}
-		h.LastError = note
+		h.Warnings = []string{fmt.Sprintf("%d jobs of queue messages were skipped and will not run here, the last at %s: %v",
+			s.skips.count, s.skips.at.UTC().Format(time.RFC3339), s.skips.last)}
 	}
 	if s.drift != nil {
 		h.Problems = []string{s.drift.Error()}

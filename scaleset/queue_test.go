@@ -281,7 +281,7 @@ func TestWhatCannotBeReadIsPutAside(t *testing.T) {
 				if len(got) != 2 || len(got[0].Events) != test.offers || got[0].ID != 5 || len(got[1].Events) != 1 {
 					t.Errorf("observed %+v, want %d offers and then the message behind", got, test.offers)
 				}
-				if h := l.Health(); h.LastID != 6 || !strings.Contains(h.LastError, test.says) {
+				if h := l.Health(); h.LastID != 6 || !strings.Contains(strings.Join(h.Warnings, ""), test.says) {
 					t.Errorf("Health() = %+v, want both acknowledged and %q told", h, test.says)
 				}
 			})
@@ -313,7 +313,7 @@ func TestJobsThatCannotBeAcquiredDoNotHoldUpTheQueue(t *testing.T) {
 		svc.send(5, items(item("JobAvailable", "")))
 		svc.send(6, items(item("JobAssigned", "")))
 		pass(5 * time.Minute)
-		if h := l.Health(); h.LastID != 6 || !strings.Contains(h.LastError, "will not let us take 1 jobs") {
+		if h := l.Health(); h.LastID != 6 || !strings.Contains(strings.Join(h.Warnings, ""), "will not let us take 1 jobs") {
 			t.Errorf("Health() = %+v, want the message put aside and told", h)
 		}
 		if n := svc.count(routeAcquire); n != 3 {
@@ -332,12 +332,12 @@ func TestAJobWithoutAnIdentityDoesNotHoldUpTheQueue(t *testing.T) {
 		if got := l.messages(); len(got) != 2 || len(got[0].Events) != 0 || len(got[1].Events) != 1 {
 			t.Errorf("observed %+v, want an empty message and an offer", got)
 		}
-		if h := l.Health(); h.LastID != 6 || !strings.Contains(h.LastError, "1 jobs skipped") {
+		if h := l.Health(); h.LastID != 6 || len(h.Warnings) != 1 || !strings.HasPrefix(h.Warnings[0], "1 jobs") {
 			t.Errorf("Health() = %+v, want the skipped job told", h)
 		}
-		pass(2 * time.Hour)
-		if h := l.Health(); h.LastError != "" {
-			t.Errorf("Health() two hours later = %+v, want no failure", h)
+		pass(25 * time.Hour)
+		if h := l.Health(); h.LastError != "" || len(h.Warnings) != 0 {
+			t.Errorf("Health() a day later = %+v, want nothing told", h)
 		}
 	})
 }

@@ -50,8 +50,9 @@ type skips struct {
 	at    time.Time
 }
 
-// skipShown is how long Health tells of a skipped job.
-const skipShown = time.Hour
+// skipShown is how long Health tells of a skipped job: long enough for whoever
+// asks the next morning why a deploy never ran.
+const skipShown = 24 * time.Hour
 
 // Open is [New] and [ScaleSet.Ensure].
 func Open(ctx context.Context, cfg Config, logger *zap.Logger) (*ScaleSet, error) {

@@ -33,6 +33,9 @@ func writeStatus(out io.Writer, v supervisor.View) error {
 			fmt.Fprintf(&b, "Failing: %s: %s\n", c.Name, c.Detail)
 		}
 	}
+	for _, w := range v.Warnings {
+		fmt.Fprintln(&b, "Worth a look:", w)
+	}
 	fmt.Fprintf(&b, "Room for %d of %d runners. The ledger holds %d records", v.Capacity, v.Max, v.Ledger.Size)
 	if !v.Ledger.LastAt.IsZero() {
 		fmt.Fprintf(&b, ", the newest %s old", age(v, v.Ledger.LastAt))

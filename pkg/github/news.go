@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // GitHub keeps what it tried to tell an App by webhook and hands it out to
@@ -69,6 +70,8 @@ func decodeDeliveries(body []byte) ([]delivery, error) {
 type heardSet struct {
 	mu   sync.Mutex
 	said map[string]heard
+	// bad is since when a delivery has not been understood, by its id.
+	bad map[int64]time.Time
 }
 
 type heard struct {
@@ -110,9 +113,27 @@ func (h *heardSet) add(guid string, events []runner.Event, now time.Time) {
 	}
 }
 
+// unreadableAfter is how long a delivery is read again and again before it is
+// given up: that it cannot be understood may be a passing fault on the way.
+const unreadableAfter = 15 * time.Minute
+
+// givenUp says that a delivery has not been understood for too long.
+func (h *heardSet) givenUp(d delivery, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bad == nil || len(h.bad) > maxHeard {
+		h.bad = map[int64]time.Time{}
+	}
+	first, again := h.bad[d.ID]
+	if !again {
+		h.bad[d.ID] = now
+	}
+	return again && now.Sub(first) >= unreadableAfter
+}
+
 // News implements supervisor.GitHub. A delivery that cannot be understood does
-// not hold up the others: it is named in the error, and read again by the next
-// call. No delivery that was understood is read twice.
+// not hold up the others: it is named in the error, and read again by later
+// calls for [unreadableAfter]. No delivery that was understood is read twice.
 func (c *Client) News(ctx context.Context, since time.Time) ([]runner.Event, error) {
 	if c.app == nil {
 		return nil, &Error{Op: "list deliveries", Cause: errors.New("only an App has deliveries")}
@@ -121,17 +142,25 @@ func (c *Client) News(ctx context.Context, since time.Time) ([]runner.Event, err
 	defer cancel()
 	wanted, err := c.deliveries(ctx, since)
 	problems := []error{err}
+	var unreadable []error
 	var events []runner.Event
 	done := map[string]bool{}
 	for i := len(wanted) - 1; i >= 0; i-- { // the list has the newest first
 		if d := wanted[i]; !done[d.GUID] {
 			found, err := c.listen(ctx, d)
+			if errors.Is(err, errMalformed) && c.heard.givenUp(d, time.Now()) {
+				unreadable = append(unreadable, err)
+				err = nil
+			}
 			problems = append(problems, err)
 			done[d.GUID] = err == nil
 			events = append(events, found...)
 		}
 	}
-	return events, errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil || len(unreadable) == 0 {
+		return events, err
+	}
+	return events, fmt.Errorf("%w: %w", supervisor.ErrUnreadable, errors.Join(unreadable...))
 }
 
 // listen reads what one delivery said, unless that is known.

@@ -1,11 +1,17 @@
 package github_test
 
 import (
+	"context"
+	"errors"
+	"io"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/github"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -27,6 +33,18 @@ func asApp(t *testing.T, edit ...func(*github.Config)) (*world, *github.Client) 
 	}
 	return w, w.client(t, cfg)
 }
+
+// roundTripper is a connection to GitHub that needs none.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// staticApp is signed in already.
+type staticApp struct{}
+
+func (staticApp) JWT(context.Context) (string, error)   { return "jwt", nil }
+func (staticApp) Token(context.Context) (string, error) { return "token", nil }
+func (staticApp) Drop(string)                           {}
 
 func longAgo() time.Time { return time.Now().Add(-72 * time.Hour) }
 
@@ -100,6 +118,42 @@ func TestADeliveryThatCannotBeReadDoesNotHoldUpTheOthers(t *testing.T) {
 	if news, err = c.News(t.Context(), longAgo()); err != nil || len(news) != 2 {
 		t.Errorf("News() afterwards = %d, %v, want the one that was missing too", len(news), err)
 	}
+}
+
+// A delivery that is never understood is given up: that it is missing is told,
+// and nothing else waits for it.
+func TestADeliveryThatIsNeverUnderstoodIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listed := `[{"id":2,"guid":"g2","delivered_at":"2000-01-01T00:00:00Z","event":"deployment_review","action":"approved","installation_id":99}]`
+		transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+			text := listed
+			if strings.HasSuffix(r.URL.Path, "/deliveries/2") {
+				text = `{"id":2}`
+			}
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
+		})
+		c, err := github.New(github.Config{
+			URL: "https://github.example", Org: "acme", App: staticApp{}, InstallationID: 99, Transport: transport,
+			Environment: "production", Group: "hipaa-prod",
+		}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for {
+			_, err := c.News(t.Context(), longAgo())
+			if errors.Is(err, supervisor.ErrUnreadable) {
+				break
+			}
+			if err == nil || time.Since(began) > time.Hour {
+				t.Fatalf("News() = %v after %s, want the delivery given up", err, time.Since(began))
+			}
+			<-time.After(time.Minute) // of the bubble's time
+		}
+		if d := time.Since(began); d < 15*time.Minute {
+			t.Errorf("given up after %s, want a quarter of an hour for a passing fault", d)
+		}
+	})
 }
 
 func TestDeploymentsAreAnswered(t *testing.T) {

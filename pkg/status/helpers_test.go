@@ -88,6 +88,7 @@ func busy() supervisor.View {
 	v.Checks = append(v.Checks, supervisor.HealthCheck{Name: "posture", Detail: "runner group open to all repositories"})
 	v.Capacity = 0
 	v.Queue.LastError = "get message: 502 Bad Gateway"
+	v.Warnings = []string{"1 jobs of queue messages were skipped and will not run here, the last at 2026-03-02T08:00:00Z: no job id"}
 	v.Queue.ClockSkew, v.HeardAt = 3*time.Second, noon.Add(-12*time.Second)
 	v.Queue.Rates = []supervisor.Rate{{Resource: "service", Throttled: 2}}
 	v.GitHub.Rates = []supervisor.Rate{{Resource: "core", Limit: 5000, Remaining: 4711, Reset: noon.Add(20 * time.Minute)}}

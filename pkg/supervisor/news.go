@@ -49,7 +49,15 @@ func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 			return false, fmt.Errorf("record what GitHub told the App: %w", err)
 		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		s.unheard.Store(nil)
+	case errors.Is(err, ErrUnreadable):
+		// Waiting for it would keep everything else waiting too. What it told of,
+		// an approval perhaps, stays without effect.
+		s.unheard.Store(new(err.Error()))
+		s.Logger.Error("GitHub told the App something that cannot be understood", zap.Error(err))
+	default:
 		return false, fmt.Errorf("read what GitHub told the App: %w", err)
 	}
 	s.heard.Store(&began)

@@ -28,6 +28,9 @@ var (
 	ErrForeignRunner = errors.New("the runner is not of our scale set")
 	// ErrMoot: nothing waits for the answer any more.
 	ErrMoot = errors.New("nothing waits for the answer")
+	// ErrUnreadable: all that could be understood was read; the rest never will
+	// be, and asking again changes nothing.
+	ErrUnreadable = errors.New("some of it cannot be understood")
 	// ErrFenced: another writer owns the log. The daemon must end at once.
 	ErrFenced = errors.New("another writer appended to the log")
 )
@@ -88,6 +91,9 @@ type QueueHealth struct {
 	LastError  string     `json:"lastError,omitempty"`
 	ScaleSetID int64      `json:"scaleSetId"`
 	Statistics Statistics `json:"statistics"`
+	// Warnings are what somebody should know and nothing waits for, such as a
+	// job of a message that could not be recorded. None means none.
+	Warnings []string `json:"warnings,omitempty"`
 	// Problems are what forbids new work until somebody mends it, such as a
 	// scale set that was moved to another group. None means none.
 	Problems []string `json:"problems,omitempty"`
@@ -169,7 +175,8 @@ type GitHub interface {
 	Answer(ctx context.Context, ask runner.Asked, state, comment string) error
 	// News returns what GitHub told our App by webhook since then: Reviewed
 	// and Asked events, oldest first. Repetitions are possible. What was read
-	// before an error comes with it.
+	// before an error comes with it. ErrUnreadable says that nothing else is
+	// missing.
 	News(ctx context.Context, since time.Time) ([]runner.Event, error)
 	// Runners lists all runners of the pool's runner group.
 	Runners(ctx context.Context) ([]RegisteredRunner, error)

@@ -19,6 +19,10 @@ func (s *Supervisor) View() View {
 	if heard := s.heard.Load(); heard != nil {
 		v.HeardAt = *heard
 	}
+	v.Warnings = slices.Clone(v.Queue.Warnings)
+	if unheard := s.unheard.Load(); unheard != nil {
+		v.Warnings = append(v.Warnings, "what GitHub told the App by webhook: "+*unheard)
+	}
 	v.Hosts = *s.hosts.Load()
 	v.Checks = s.checks(v)
 	v.Why = []string{}

@@ -16,11 +16,13 @@ type View struct {
 	Leading bool          `json:"leading"`
 	Checks  []HealthCheck `json:"checks"`
 	// CanDeploy answers on-call's first question; Why lists what speaks against.
-	CanDeploy bool         `json:"canDeploy"`
-	Why       []string     `json:"why"`
-	Frozen    *FreezeView  `json:"frozen,omitempty"`
-	Queue     QueueHealth  `json:"queue"`
-	GitHub    GitHubHealth `json:"github"`
+	CanDeploy bool     `json:"canDeploy"`
+	Why       []string `json:"why"`
+	// Warnings are what somebody should look at and no deploy waits for.
+	Warnings []string     `json:"warnings,omitempty"`
+	Frozen   *FreezeView  `json:"frozen,omitempty"`
+	Queue    QueueHealth  `json:"queue"`
+	GitHub   GitHubHealth `json:"github"`
 	// Closed lists what forbids new work besides log, clock and freeze.
 	Closed []string    `json:"closed,omitempty"`
 	Strays []StrayView `json:"strays,omitempty"`
