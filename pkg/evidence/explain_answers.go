@@ -224,7 +224,7 @@ func courseOfJob(f *facts, job *runner.Job) {
 		f.add(e.Index, "GitHub said concluded", "%s, result %s", when(e.At), e.Event.Result)
 	}
 	if e := job.Cancelled; e != nil {
-		f.add(e.Index, "run cancelled", "%s", when(e.At))
+		f.add(e.Index, "run cancelled", "%s%s", when(e.At), byForce(e.Event))
 	}
 }
 
@@ -250,9 +250,16 @@ func courseOfRunner(f *facts, r *runner.Runner) {
 		f.add(e.Index, "completed", "%s, pod %s", when(e.At), strings.TrimSpace(fmt.Sprint(e.Event.PodPhase, " ", e.Event.PodReason)))
 	}
 	if e := r.Cancelled; e != nil {
-		f.add(e.Index, "run cancelled", "%s", when(e.At))
+		f.add(e.Index, "run cancelled", "%s%s", when(e.At), byForce(e.Event))
 	}
 	courseOfHost(f, r)
+}
+
+func byForce(e runner.Cancelled) string {
+	if e.Forced {
+		return ", by force"
+	}
+	return ""
 }
 
 func courseOfHost(f *facts, r *runner.Runner) {

@@ -150,7 +150,7 @@ func (s *State) checkCancelled(v verdict, e Cancelled) error {
 		switch {
 		case job == nil || job.Denied == nil && !s.foreign(job):
 			return v.breaks(3, "cancelled", "a job that was neither denied nor on a foreign runner was cancelled")
-		case job.Cancelled != nil:
+		case job.Cancelled != nil && (job.Cancelled.Event.Forced || !e.Forced):
 			return ErrRecorded
 		}
 		return nil

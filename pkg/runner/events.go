@@ -314,12 +314,14 @@ type Completed struct {
 
 // Cancelled says that GitHub accepted to cancel a run whose job may not run.
 // Exactly one of Job and Runner names the chain: Runner when a job that was
-// never authorized had reached a runner.
+// never authorized had reached a runner. A job that a plain cancellation did not
+// end, because it is if: always(), is cancelled once more by force.
 type Cancelled struct {
 	Job        JobID  `json:"job,omitempty" pat:"job,opt"`
 	Runner     Name   `json:"runner,omitempty" pat:"name,opt"`
 	Repository string `json:"repository" pat:"repo"`
 	RunID      int64  `json:"runId,string"`
+	Forced     bool   `json:"forced"`
 }
 
 // Teardown is the intent to end a host. It is durable before the first call

@@ -52,6 +52,8 @@ type Task struct {
 	// not yet recorded as such.
 	Cause   Cause
 	Overdue bool
+	// Force is set for a TaskCancel that a plain cancellation did not do.
+	Force bool
 	// Run and Delivery name a question of GitHub.
 	Run      int64
 	Delivery string
@@ -213,6 +215,12 @@ func (p *planner) seal(r *Runner) {
 	p.add(Task{Kind: TaskSeal, Runner: r.Name()})
 }
 
+// forceAfter is how long a job may outlive the cancellation of its run. One that
+// no runner has ends at once unless it is if: always(), and then it waits for a
+// host of ours; one that a runner has which is not ours is owed no patience.
+// https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-cancellation
+const forceAfter = 2 * time.Minute
+
 func (p *planner) job(id JobID, j *Job) {
 	if j.Concluded == nil && j.Reported != nil && j.Runner == "" {
 		p.hookMissing(j)
@@ -220,8 +228,11 @@ func (p *planner) job(id JobID, j *Job) {
 	switch {
 	case j.Concluded != nil:
 	case j.Denied != nil || p.foreign(j):
-		if j.Cancelled == nil {
+		switch {
+		case j.Cancelled == nil:
 			p.add(Task{Kind: TaskCancel, Job: id})
+		case !j.Cancelled.Event.Forced && p.due(j.Cancelled.At, forceAfter):
+			p.add(Task{Kind: TaskCancel, Job: id, Force: true})
 		}
 	case j.Authorized == nil:
 		switch late := p.due(j.Offered.At, p.lim.DecideBy); {

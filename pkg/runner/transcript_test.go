@@ -130,7 +130,7 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 	case "complete":
 		return w.completed(a), nil
 	case "cancel-job":
-		return runner.Cancelled{Job: runner.JobID(a), Repository: "org/app", RunID: runID(a)}, nil
+		return runner.Cancelled{Job: runner.JobID(a), Repository: "org/app", RunID: runID(a), Forced: b == "by-force"}, nil
 	case "cancel-runner":
 		return runner.Cancelled{Runner: runner.Name(a), Repository: "org/app", RunID: 1}, nil
 	case "teardown":
@@ -195,6 +195,9 @@ func (w *world) narrateNext() string {
 		}
 		if task.Overdue {
 			out.WriteString(" OVERDUE")
+		}
+		if task.Force {
+			out.WriteString(" by force")
 		}
 		out.WriteString("\n")
 	}

@@ -240,7 +240,7 @@ func (w *world) perform(task runner.Task) runner.Event {
 		if name != "" {
 			return runner.Cancelled{Runner: task.Runner, Repository: "org/app", RunID: 1}
 		}
-		return runner.Cancelled{Job: task.Job, Repository: "org/app", RunID: 1}
+		return runner.Cancelled{Job: task.Job, Repository: "org/app", RunID: 1, Forced: task.Force}
 	case runner.TaskClaim:
 		n := fmt.Sprint(len(w.Runners) + 1)
 		return w.claimed("r"+n, job, "h"+n)

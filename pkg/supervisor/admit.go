@@ -123,7 +123,8 @@ func (s *Supervisor) taskDeny(ctx context.Context, id runner.JobID) (bool, error
 // taskCancel asks GitHub to cancel a run that may not run here, so that the
 // developer sees the end at once and not when a lease runs out.
 func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, error) {
-	e := runner.Cancelled{Job: task.Job, Runner: task.Runner}
+	// A job that had reached a runner of ours has nobody left to answer.
+	e := runner.Cancelled{Job: task.Job, Runner: task.Runner, Forced: task.Force || task.Runner != ""}
 	if task.Runner == "" {
 		job, err := s.jobOf(ctx, task.Job)
 		if err != nil {
@@ -143,8 +144,7 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 	if alone, err := s.nowhere(ctx, task.Runner); err != nil || !alone {
 		return false, err
 	}
-	// A job that had reached a runner of ours has nobody left to answer.
-	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, task.Runner != ""); err != nil {
+	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, e.Forced); err != nil {
 		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
 	}
 	err := s.record(ctx, e)

@@ -129,6 +129,40 @@ func TestUnauthorizedJobIsRefusedAtTheHost(t *testing.T) {
 	})
 }
 
+// TestADeniedJobThatOutlivesItsCancellationIsForced: it is if: always(), and a
+// plain cancellation leaves it in the queue, where it would take a host.
+func TestADeniedJobThatOutlivesItsCancellationIsForced(t *testing.T) {
+	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+		spec := world.Deploy("v1.0.0", "bob", "bob", 10*time.Second)
+		spec.JobWorkflowRef, spec.Always = world.BranchWorkflow, true
+		deploy := b.dispatch(spec, "carol")
+		b.until("denied", 5*time.Minute, func() bool { return b.denied(deploy.JobID) != nil })
+		b.until("over", 20*time.Minute, func() bool {
+			job, _ := b.world.GitHub.Job(deploy.JobID)
+			return job.Status == "completed"
+		})
+		if forced := b.count("POST", "/force-cancel"); forced != 1 {
+			t.Errorf("cancelled by force %d times, want once\n%s", forced, b.describe())
+		}
+		b.until("on record", time.Minute, func() bool {
+			j := b.state().Jobs[runner.JobID(deploy.JobID)]
+			return j.Cancelled != nil && j.Cancelled.Event.Forced
+		})
+		var said []bool
+		for _, rec := range b.report().Records {
+			if e, ok := rec.Event.(runner.Cancelled); ok {
+				said = append(said, e.Forced)
+			}
+		}
+		if !slices.Equal(said, []bool{false, true}) {
+			t.Errorf("the log says cancelled by force: %t, want a plain cancellation and then a forced one", said)
+		}
+		if n := len(b.state().Runners); n != 0 {
+			t.Errorf("%d hosts were used for it, want none", n)
+		}
+	})
+}
+
 // TestStolenJobIsRecordedOnTheRightHost crosses two approved jobs.
 func TestStolenJobIsRecordedOnTheRightHost(t *testing.T) {
 	cross := map[string]string{} // job to runner

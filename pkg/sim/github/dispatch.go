@@ -259,6 +259,7 @@ func (s *Server) cancel(runID int64, force bool) error {
 		j.CancelledAt = now
 	}
 	switch {
+	case r.spec.Always && !force: // its condition holds all the same
 	case j.Status != "in_progress":
 		s.complete(j, "cancelled", now)
 	case force:

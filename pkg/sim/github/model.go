@@ -64,6 +64,10 @@ type RunSpec struct {
 	IDToken bool
 	// Conclusion of the steps: success (the default) or failure.
 	Conclusion string
+	// Always says that the job is if: always(): a cancellation does not end it,
+	// only a forced one does.
+	// https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-cancellation
+	Always bool
 	// IgnoreGroupRules hands the job to a set whose group does not admit it:
 	// a GitHub that fails to enforce its own restriction.
 	IgnoreGroupRules bool
