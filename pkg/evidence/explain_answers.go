@@ -108,6 +108,11 @@ func admitted(job *runner.Job) Answer {
 	g := e.Facts
 	f.add(at, "workflow", "%s", g.JobWorkflow.Ref)
 	f.add(at, "workflow commit", "%s", g.JobWorkflow.SHA)
+	for _, w := range g.ReferencedWorkflows {
+		if w != g.JobWorkflow {
+			f.add(at, "workflow of another job", "%s, commit %s", w.Ref, w.SHA)
+		}
+	}
 	f.add(at, "called from", "%s", g.WorkflowPath)
 	f.add(at, "head commit", "%s", g.HeadSHA)
 	f.add(at, "ref", "%s", g.Ref)

@@ -97,7 +97,7 @@ func TestACompletedJobAnswersTheAuditor(t *testing.T) {
 		"pull request author octo-author", "tag pushed by octo-author",
 		"commit author octo-author (id 1001)", "actor octo-author", "triggered by octo-author",
 		"workflow hipaa-app-org/compliance-workflows/.github/workflows/deploy-prod.yml@refs/tags/v2.1.0",
-		"workflow commit aabbccddeeff", "head commit 1f0c6a4b", "ref refs/tags/v1.4.2", "environment production (id 88001)",
+		"workflow commit aabbccddeeff", "build-sign.yml@refs/tags/v2.1.0, commit aabbccddeeff", "head commit 1f0c6a4b", "ref refs/tags/v1.4.2", "environment production (id 88001)",
 		"decided 2026-03-02 09:00:02.000 UTC", "policy "+string(runner.DigestOf([]byte("policy bundle"))),
 		"host aws "+casts[0].Host.InstanceID+", assurance L1", "account 111122223333", "region us-east-1 us-east-1a",
 		"image ami-0123456789abcdef0", "node "+casts[0].Host.NodeName, "uid "+casts[0].PodUID,

@@ -142,6 +142,15 @@ func (r run) workflow(repository, ref, jobRef string) runner.Workflow {
 	return w
 }
 
+// referenced are the reusable workflows of the run.
+func (r run) referenced() []runner.Workflow {
+	var out []runner.Workflow
+	for _, x := range r.Referenced {
+		out = append(out, runner.Workflow{Ref: x.fullRef(), SHA: x.SHA})
+	}
+	return out
+}
+
 // review is https://docs.github.com/en/rest/actions/workflow-runs#get-the-review-history-for-a-workflow-run.
 // It has no time, attempt or job. The comment is free text and not read.
 type review struct {

@@ -54,7 +54,7 @@ func TestFactsOfAnApprovedDeploy(t *testing.T) {
 		FetchedAt: f.FetchedAt, ServerURL: w.server.URL, Repository: "acme/clinical-platform", RepositoryID: run.RepositoryID,
 		OwnerID: 65, RunID: run.ID, RunAttempt: 1, CheckRunID: run.CheckRunID, Event: "push", Ref: "refs/tags/v1.2.3",
 		HeadSHA: headSHA, WorkflowPath: ".github/workflows/release.yml", TagPusher: &dev, PullAuthors: []runner.Person{},
-		JobWorkflow: runner.Workflow{Ref: workflow, SHA: workflowSHA}, Actor: dev, TriggeringActor: dev, HeadAuthor: &dev,
+		JobWorkflow: runner.Workflow{Ref: workflow, SHA: workflowSHA}, ReferencedWorkflows: []runner.Workflow{{Ref: workflow, SHA: workflowSHA}}, Actor: dev, TriggeringActor: dev, HeadAuthor: &dev,
 		Environment: &runner.Environment{
 			ID: env, Name: "production", HasReviewers: new(true), ReviewerTeams: []string{"prod-approvers", "on-call"},
 			ReviewersAllTeams: new(true), PreventSelfReview: new(false),

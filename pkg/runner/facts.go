@@ -66,22 +66,25 @@ type Group struct {
 // Facts are what we asked GitHub ourselves about a job. Nothing in them is
 // what the job says about itself.
 type Facts struct {
-	FetchedAt       time.Time `json:"fetchedAt"`
-	ServerURL       string    `json:"serverUrl" pat:"url"`
-	Repository      string    `json:"repository" pat:"repo"`
-	RepositoryID    int64     `json:"repositoryId,string"`
-	OwnerID         int64     `json:"ownerId,string"`
-	RunID           int64     `json:"runId,string"`
-	RunAttempt      int64     `json:"runAttempt,string"`
-	CheckRunID      int64     `json:"checkRunId,string"`
-	Event           string    `json:"event" pat:"word"`
-	Ref             string    `json:"ref" pat:"gitref,opt"`
-	HeadSHA         string    `json:"headSha" pat:"sha"`
-	WorkflowPath    string    `json:"workflowPath" pat:"path"`
-	JobWorkflow     Workflow  `json:"jobWorkflow"`
-	Actor           Person    `json:"actor"`
-	TriggeringActor Person    `json:"triggeringActor"`
-	HeadAuthor      *Person   `json:"headAuthor,omitempty"`
+	FetchedAt    time.Time `json:"fetchedAt"`
+	ServerURL    string    `json:"serverUrl" pat:"url"`
+	Repository   string    `json:"repository" pat:"repo"`
+	RepositoryID int64     `json:"repositoryId,string"`
+	OwnerID      int64     `json:"ownerId,string"`
+	RunID        int64     `json:"runId,string"`
+	RunAttempt   int64     `json:"runAttempt,string"`
+	CheckRunID   int64     `json:"checkRunId,string"`
+	Event        string    `json:"event" pat:"word"`
+	Ref          string    `json:"ref" pat:"gitref,opt"`
+	HeadSHA      string    `json:"headSha" pat:"sha"`
+	WorkflowPath string    `json:"workflowPath" pat:"path"`
+	JobWorkflow  Workflow  `json:"jobWorkflow"`
+	// ReferencedWorkflows are all reusable workflows of the run, that of the job
+	// among them, as GitHub resolved them.
+	ReferencedWorkflows []Workflow `json:"referencedWorkflows,omitempty"`
+	Actor               Person     `json:"actor"`
+	TriggeringActor     Person     `json:"triggeringActor"`
+	HeadAuthor          *Person    `json:"headAuthor,omitempty"`
 	// TagPusher pushed the tag that the run was started for: nil when that is
 	// unknown, or when the run was started for a branch.
 	TagPusher *Person `json:"tagPusher,omitempty"`

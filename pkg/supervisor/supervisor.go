@@ -98,7 +98,7 @@ type Supervisor struct {
 	heard atomic.Pointer[time.Time]
 	// unheard is what of the last news could not be understood, nil for none.
 	unheard atomic.Pointer[string]
-	fatal chan error
+	fatal   chan error
 }
 
 // New folds the records that are already in the ledger. Nothing is written or

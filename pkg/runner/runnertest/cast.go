@@ -107,6 +107,9 @@ func (c Cast) Facts(at time.Time) runner.Facts {
 		RunID: c.RunID, RunAttempt: c.RunAttempt, CheckRunID: c.CheckRunID,
 		Event: "push", Ref: Ref, HeadSHA: HeadSHA, WorkflowPath: "release.yml",
 		JobWorkflow: workflow(), Actor: author, TriggeringActor: author, HeadAuthor: &author,
+		ReferencedWorkflows: []runner.Workflow{workflow(), {
+			Ref: "hipaa-app-org/compliance-workflows/.github/workflows/build-sign.yml@refs/tags/v2.1.0", SHA: workflow().SHA,
+		}},
 		Environment: &runner.Environment{
 			ID: 88001, Name: "production", HasReviewers: new(true),
 			ReviewerTeams: []string{"release-approvers"}, ReviewersAllTeams: new(true), PreventSelfReview: new(true),
