@@ -109,6 +109,7 @@ func prepare(t *testing.T, dir string, app []byte) {
 	config = config[:hosts] + "hosts:\n  driver: none\n" + config[strings.Index(config, "ledger:\n"):]
 	for key, value := range map[string]string{
 		"url":            "https://127.0.0.1:1/hipaa-app-org", // port 1: nothing listens
+		"oidcIssuer":     "https://127.0.0.1:1/_services/token",
 		"privateKeyFile": "app.pem", "kubeconfigFile": "kubeconfig.yaml", "listen": "127.0.0.1:0",
 		"certFile": "server.crt", "keyFile": "server.key", "clientCAFile": "ca.crt",
 		"keysDir": dir + "/keys", "rootFile": dir + "/root.json",

@@ -42,7 +42,8 @@ type GitHub struct {
 	// CAFile holds the certificates that GitHub Enterprise Server or a
 	// proxy presents, in PEM; empty means those of the system.
 	CAFile string `yaml:"caFile"`
-	// Proxy is the http or https URL of a proxy; empty means none.
+	// Proxy is the http or https URL of a proxy; empty means that of the
+	// environment, if there is one.
 	Proxy string `yaml:"proxy"`
 	// OIDCIssuer signs the tokens of jobs.
 	OIDCIssuer string `yaml:"oidcIssuer"`
@@ -249,7 +250,7 @@ type Log struct {
 // a decoder would merge a default list with a shorter one of the file.
 func defaults() Config {
 	return Config{
-		GitHub: GitHub{OIDCIssuer: "https://token.actions.githubusercontent.com", DeliveriesEvery: 15 * time.Second},
+		GitHub: GitHub{OIDCIssuer: hostedIssuer, DeliveriesEvery: 15 * time.Second},
 		Pool:   Pool{MaxFactsAge: 2 * time.Minute, MaxTokenAge: 5 * time.Minute, MaxStartAge: time.Hour},
 		Limits: Limits{
 			MaxRunners: 6, MaxAttempts: 3,

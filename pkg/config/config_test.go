@@ -351,3 +351,27 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Who signs the tokens of jobs follows from where the jobs are.
+func TestTheIssuerFitsTheServer(t *testing.T) {
+	const issuer = "oidcIssuer: https://token.actions.githubusercontent.com"
+	for _, test := range []struct{ url, issuer, says string }{
+		{"https://github.com/hipaa-app-org", issuer, ""},
+		{"https://github.com/hipaa-app-org", issuer + "/hipaa-enterprise", ""},
+		{"https://github.com/hipaa-app-org", "oidcIssuer: https://issuer.example", "does not sign for github.com"},
+		{"https://acme.ghe.com/hipaa-app-org", "oidcIssuer: https://token.actions.acme.ghe.com", ""},
+		{"https://acme.ghe.com/hipaa-app-org", issuer, "give https://token.actions.acme.ghe.com"},
+		{"https://ACME.ghe.com/hipaa-app-org", "oidcIssuer: https://token.actions.acme.ghe.com", "write it as acme.ghe.com"},
+		{"https://github.internal:8443/hipaa-app-org", "oidcIssuer: https://github.internal:8443/_services/token", ""},
+		{"https://github.internal/hipaa-app-org", issuer, "give https://github.internal/_services/token"},
+	} {
+		text := strings.Replace(replaced(t, "url: https://github.com/hipaa-app-org", "url: "+test.url), issuer, test.issuer, 1)
+		_, err := parse(t, text)
+		switch {
+		case test.says == "" && err != nil:
+			t.Errorf("%s with %s: %v, want it taken", test.url, test.issuer, err)
+		case test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)):
+			t.Errorf("%s with %s: %v, want one problem that says %q", test.url, test.issuer, err, test.says)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,8 +15,12 @@ func (v *validation) github() {
 		if !isOrg.pattern.MatchString(organization(g.URL)) {
 			v.report("github.url", fmt.Sprintf("%q does not name an organization", g.URL), "write it as https://github.com/ORGANIZATION")
 		}
+		if host := strings.ToLower(u.Host); host != u.Host {
+			// The official client knows GHE.com by its lower case only.
+			v.report("github.url", fmt.Sprintf("the host %q has capitals", u.Host), "write it as "+host)
+		}
+		v.issuer(u)
 	}
-	v.https("github.oidcIssuer", g.OIDCIssuer)
 	if g.Proxy != "" {
 		v.url("github.proxy", g.Proxy, "http", "https")
 	}
@@ -38,6 +43,29 @@ func (v *validation) github() {
 	}
 	if g.AnswerDeployments && g.DeliveriesEvery == 0 {
 		v.report("github.answerDeployments", "GitHub's questions are not read", "give github.deliveriesEvery")
+	}
+}
+
+// hostedIssuer signs the tokens of jobs on github.com, and only there.
+// https://docs.github.com/en/actions/reference/security/oidc
+const hostedIssuer = "https://token.actions.githubusercontent.com"
+
+// issuer compares who is to sign the tokens of jobs with where the jobs are. A
+// wrong one would refuse every job at its start.
+func (v *validation) issuer(server *url.URL) {
+	got := v.https("github.oidcIssuer", v.GitHub.OIDCIssuer)
+	host := strings.TrimPrefix(strings.ToLower(server.Hostname()), "www.")
+	sub, isGHE := strings.CutSuffix(host, ".ghe.com")
+	switch {
+	case got == nil:
+	case host == "github.com":
+		if got.Host != "token.actions.githubusercontent.com" {
+			v.report("github.oidcIssuer", fmt.Sprintf("%q does not sign for github.com", v.GitHub.OIDCIssuer), "give "+hostedIssuer)
+		}
+	case isGHE && got.Host != "token.actions."+sub+".ghe.com":
+		v.report("github.oidcIssuer", fmt.Sprintf("%q does not sign for %s", v.GitHub.OIDCIssuer, host), "give https://token.actions."+sub+".ghe.com")
+	case strings.HasPrefix(v.GitHub.OIDCIssuer, hostedIssuer):
+		v.report("github.oidcIssuer", "it signs for github.com, and github.url is another server", "give https://"+server.Host+"/_services/token")
 	}
 }
 
