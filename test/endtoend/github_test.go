@@ -278,6 +278,56 @@ func TestStraysAreRecordedAndRemoved(t *testing.T) {
 	})
 }
 
+// What appeared while no daemon ran is found by the first comparison.
+func TestStraysOfTheTimeWithoutADaemonAreFoundAtStart(t *testing.T) {
+	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+		b.until("listening", time.Minute, func() bool { return b.view().Queue.Session == "open" })
+		b.kill()
+		if _, err := b.intruder("hipaa-prod").Register(t.Context(), "rogue-1"); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		b.until("recorded and removed", 2*time.Minute, func() bool {
+			for _, rec := range b.report().Records {
+				if e, ok := rec.Event.(runner.Swept); ok && e.What == runner.StrayRegistration {
+					return true
+				}
+			}
+			return false
+		})
+		if n := len(b.world.GitHub.Runners()); n != 0 {
+			t.Errorf("%d registrations are left, want none", n)
+		}
+	})
+}
+
+// An approval that has not stood long enough makes a job wait, at admission and
+// at its start, and never denies it.
+func TestAnApprovalThatHasToStandMakesTheJobWait(t *testing.T) {
+	const coolOff = 90 * time.Second
+	run(t, options{at: -1, pool: func(p *runner.Pool) { p.CoolOffSeconds = int64(coolOff / time.Second) }}, func(t *testing.T, b *bench) {
+		b.until("listening", time.Minute, func() bool { return b.view().Queue.Session == "open" })
+		approved := time.Now()
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+		told := false
+		b.until("authorized", 10*time.Minute, func() bool {
+			for _, j := range b.view().Jobs {
+				told = told || strings.Contains(j.Problem, "stood long enough")
+			}
+			j := b.state().Jobs[runner.JobID(deploy.JobID)]
+			return j != nil && (j.Authorized != nil || j.Denied != nil)
+		})
+		j := b.state().Jobs[runner.JobID(deploy.JobID)]
+		if j.Denied != nil {
+			t.Fatalf("denied for %v, want it to wait", j.Denied.Event.Decision.Reasons)
+		}
+		if stood := j.Authorized.At.Sub(approved); stood < coolOff || !told {
+			t.Errorf("authorized %s after its approval (told: %t), want to wait %s and say so", stood, told, coolOff)
+		}
+		b.until("sealed", 20*time.Minute, func() bool { return b.sealed(deploy.JobID) != nil })
+	})
+}
+
 // A runner in our group that is not of our scale set could be given our jobs.
 func TestAForeignRunnerInTheGroupStopsNewWork(t *testing.T) {
 	run(t, options{at: -1}, func(t *testing.T, b *bench) {

@@ -71,6 +71,7 @@ type options struct {
 	at        int // which operation goes wrong, -1 for none
 	flavour   flavour
 	limits    func(*runner.Limits)
+	pool      func(*runner.Pool)
 	hosts     int
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
@@ -328,13 +329,17 @@ func (b *bench) limits() runner.Limits {
 }
 
 func (b *bench) pool() runner.Pool {
-	return runner.Pool{
+	pool := runner.Pool{
 		Organization: world.Org, OrganizationID: b.world.OrgID, Group: world.Group, Labels: world.Labels(),
 		Repositories: []runner.Repository{{Name: world.Org + "/" + world.Repository, ID: b.world.RepositoryID}},
 		Workflows:    []runner.Workflow{{Ref: world.DeployWorkflow, SHA: world.DeploySHA}}, Environment: world.Environment,
 		ApproverTeams: []string{world.Team}, Events: []string{"push"},
 		MaxFactsAgeSeconds: 120, MaxTokenAgeSeconds: 300, MaxStartAgeSeconds: 3600,
 	}
+	if b.opts.pool != nil {
+		b.opts.pool(&pool)
+	}
+	return pool
 }
 
 func rules() runner.VetRules {
