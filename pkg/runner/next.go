@@ -235,7 +235,7 @@ func (p *planner) job(id JobID, j *Job) {
 			p.add(Task{Kind: TaskCancel, Job: id, Force: true})
 		}
 	case j.Authorized == nil:
-		switch late := p.due(j.Offered.At, p.lim.DecideBy); {
+		switch late := p.due(j.Undecided, p.lim.DecideBy); {
 		case p.Frozen != nil:
 		case late:
 			p.add(Task{Kind: TaskDeny, Job: id})
@@ -346,10 +346,14 @@ func (p *planner) undecided() bool {
 	return false
 }
 
-// GivenUp says why no more hosts are spent on a waiting job, empty if they
-// are: a human has to look.
+// GivenUp says why nothing more is done for a job that did not run here, empty
+// if something is: a human has to look.
 func (j *Job) GivenUp(now time.Time, lim Limits) string {
 	switch {
+	case j.Concluded != nil && j.Runner == "" && j.Denied == nil && !j.Refused:
+		// GitHub says the same of a job that somebody cancelled and of one that it
+		// gave us three times for nothing; the second waits on its page for ever.
+		return "GitHub took it back before it started: if its run still waits, cancel and re-run it"
 	case !j.waiting():
 		return ""
 	case j.Spent >= lim.MaxAttempts:

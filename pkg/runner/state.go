@@ -28,6 +28,10 @@ type Job struct {
 	Spent int
 	// Refused says that it reached a runner and was not allowed to start.
 	Refused bool
+	// Undecided is since when nobody could decide about it, over all its
+	// assignments: GitHub takes a job back and assigns it again more often than
+	// an undecided one is given up.
+	Undecided time.Time
 	// Before is the message that ended the assignment before this one: GitHub
 	// takes back a job that found no runner and assigns it again.
 	Before int64
@@ -215,9 +219,12 @@ func (s *State) fold(rec Record) {
 		s.Frozen = nil
 	case Offered:
 		// A job that was given back to the queue is offered, and decided, anew.
-		job := &Job{Offered: *of(rec, e)}
+		job := &Job{Offered: *of(rec, e), Undecided: rec.At}
 		if old := s.Jobs[e.Job]; old != nil {
 			job.Spent, job.Before = old.Spent, old.Concluded.Event.MessageID
+			if old.Authorized == nil && old.Denied == nil {
+				job.Undecided = old.Undecided
+			}
 		}
 		s.Jobs[e.Job] = job
 	case Authorized:

@@ -172,7 +172,9 @@ type daemon struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	err    error
-	dead   chan struct{}
+	// startErr is why the last start failed, nil once it did not.
+	startErr error
+	dead     chan struct{}
 }
 
 // start brings a daemon up on the ledger as it stands.
@@ -200,6 +202,9 @@ func (b *bench) life(ctx context.Context, d *daemon) error {
 		if errors.Is(err, supervisor.ErrFenced) {
 			return err
 		}
+		b.mu.Lock()
+		d.startErr = err
+		b.mu.Unlock()
 		if !pause(ctx, 2*time.Second) {
 			return ctx.Err()
 		}
@@ -231,6 +236,9 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	}
 	b.gate.connect(admission.NewHandler(d.sup, zap.NewNop(), admission.Limits{}))
 	defer b.gate.connect(nil)
+	b.mu.Lock()
+	d.startErr = nil
+	b.mu.Unlock()
 	return d.sup.Run(ctx)
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/runnerward/runnerward/pkg/runner"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/world"
@@ -26,12 +28,81 @@ func (p point) String() string { return fmt.Sprintf("%s %s after %s", p.method, 
 
 var numbered = regexp.MustCompile(`/([0-9]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{40})(/|$)`)
 
-// points runs one deploy undisturbed and lists every kind of request that the
-// daemon makes at every step of it.
-func points(t *testing.T) (out []point) {
-	run(t, options{at: -1, hosts: 3}, func(t *testing.T, b *bench) {
+// story is one way in which a job can go, up to where nobody has to do anything
+// any more.
+type story struct {
+	name    string
+	options func(*options)
+	// play starts it and returns the job whose end is waited for. It is called
+	// once; what it waits for may never come.
+	play func(*bench) string
+}
+
+// stories are the ways of a job that differ in what the daemon asks of GitHub.
+func stories() []story {
+	good := func() simgithub.RunSpec { return world.Deploy("v1.0.0", "bob", "bob", 20*time.Second) }
+	never := func(o *options) { o.assign = func(string, []string) string { return "" } }
+	return []story{
+		{"approved", nil, func(b *bench) string { return b.dispatch(good(), "carol").JobID }},
+		{"approved on Enterprise Server", func(o *options) { o.ghes = true }, func(b *bench) string { return b.dispatch(good(), "carol").JobID }},
+		{"approved by its author", nil, func(b *bench) string {
+			return b.dispatch(world.Deploy("v1.0.0", "bob", "alice", 20*time.Second), "alice").JobID
+		}},
+		{"denied and outliving its cancellation", nil, func(b *bench) string {
+			spec := good()
+			spec.JobWorkflowRef, spec.Always = world.BranchWorkflow, true
+			b.environment(func(*simgithub.Environment) {}) // or we would reject it before it is queued
+			return b.dispatch(spec, "carol").JobID
+		}},
+		{"cancelled before it starts", never, func(b *bench) string {
+			deploy := b.dispatch(good(), "carol")
+			b.eventually(func() bool { return b.phase(runner.KindReleased) != nil })
+			_ = b.world.GitHub.Cancel(deploy.ID) // it may be over
+			return deploy.JobID
+		}},
+		{"killed in the middle", nil, func(b *bench) string {
+			spec := good()
+			spec.Duration = time.Hour
+			deploy := b.dispatch(spec, "carol")
+			if b.eventually(func() bool { return b.phase(runner.KindStarted) != nil }) {
+				name := string(b.phase(runner.KindStarted).Name())
+				_ = b.world.Cluster.Client().CoreV1().Pods(world.Namespace).Delete(b.t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+			}
+			return deploy.JobID
+		}},
+	}
+}
+
+func (s story) run(t *testing.T, f func(t *testing.T, b *bench)) {
+	opts := options{at: -1, hosts: 3}
+	if s.options != nil {
+		s.options(&opts)
+	}
+	run(t, opts, func(t *testing.T, b *bench) {
 		b.environment(func(e *simgithub.Environment) { e.ProtectionApps = []string{"runnerward"} })
-		b.oneDeploy()
+		f(t, b)
+	})
+}
+
+// eventually waits for half an hour of the bubble's time.
+func (b *bench) eventually(ok func() bool) bool {
+	for waited := time.Duration(0); waited < 30*time.Minute; waited += 2 * time.Second {
+		if ok() {
+			return true
+		}
+		pause(b.t.Context(), 2*time.Second)
+	}
+	return false
+}
+
+// points plays a story undisturbed and lists every kind of request that the
+// daemon makes at every step of it.
+func (s story) points(t *testing.T) (out []point) {
+	s.run(t, func(t *testing.T, b *bench) {
+		job := s.play(b)
+		if end := b.end(job); end == "stuck" {
+			t.Fatalf("%s: does not end even undisturbed\n%s", s.name, b.describe())
+		}
 		records := b.report().Records
 		nth := map[string]int{}
 		seen := map[string]bool{}
@@ -62,48 +133,92 @@ func points(t *testing.T) (out []point) {
 	return out
 }
 
-// TestEveryFaultAtEveryStep runs one deploy for each fault of the simulator's
-// menu at each kind of request at each step, before and after its effect. The
-// daemon must survive, the ledger must verify, and the deploy must end sealed, or
-// denied or refused with a reason, or be stuck loudly. By default each fault meets a part of the points,
-// all of them in turn; RUNNERWARD_FAULTS=all is every fault at every point.
+// life is one story with one fault at one of its points.
+type life struct {
+	story
+	fault simgithub.Fault
+}
+
+func (l life) String() string {
+	f := l.fault
+	return fmt.Sprintf("%s/%s %s #%d late=%t x%d", l.story.name, f.Method, strings.ReplaceAll(f.Path, "/", "-"), f.Skip, f.AfterEffect, f.Count)
+}
+
+// forGood is how many endpoints there are to one that a kind of fault hits for
+// good: hours go by in such a life. The endpoints differ from kind to kind.
+const forGood = 12
+
+// lives puts the i-th fault of the menu to every point of every story, twice in
+// a row: Go's transport repeats a GET that is dropped on a kept connection.
+// Points that an earlier story has are not repeated. Some endpoints it hits for
+// good.
+func lives(i int, spec simgithub.FaultSpec, all map[string][]point) (out []life) {
+	seen := map[string]bool{}
+	endpoints := 0
+	for _, s := range stories() {
+		for _, p := range all[s.name] {
+			if spec.Where != nil && !spec.Where(p.method, p.path) {
+				continue
+			}
+			f := simgithub.Fault{Kind: spec.Kind, Method: p.method, Path: p.path, Whole: true}
+			if key := p.String(); !seen[key] {
+				seen[key] = true
+				f.Skip, f.Count = p.nth, 2
+				out = append(out, life{s, f})
+				if !spec.Rewrites {
+					f.AfterEffect = true
+					out = append(out, life{s, f})
+				}
+			}
+			if key := p.method + p.path; !seen[key] {
+				seen[key] = true
+				if endpoints++; (endpoints+i)%forGood != 0 {
+					continue
+				}
+				f.Skip, f.Count, f.AfterEffect = 0, -1, false
+				out = append(out, life{s, f})
+			}
+		}
+	}
+	return out
+}
+
+// TestEveryFaultAtEveryStep plays each story with each fault of the simulator's
+// menu at each kind of request at each step, before and after its effect, and
+// for good. The daemon must survive, the ledger must verify, every host that was
+// used must be gone, and the job must end sealed, denied, refused or withdrawn,
+// or be stuck loudly. By default each fault meets a part of the points, all of
+// them in turn; RUNNERWARD_FAULTS=all is every fault at every point.
 func TestEveryFaultAtEveryStep(t *testing.T) {
-	all := points(t)
-	every := 8
+	all := map[string][]point{}
+	places := 0
+	for _, s := range stories() {
+		all[s.name] = s.points(t)
+		places += len(all[s.name])
+	}
+	every := 32
 	if os.Getenv("RUNNERWARD_FAULTS") == "all" {
 		every = 1
 	}
 	outcomes := make(chan string, 1<<16)
-	lives := 0
+	total := 0
 	t.Run("lives", func(t *testing.T) {
 		for i, spec := range simgithub.Menu() {
 			t.Run(string(spec.Kind), func(t *testing.T) {
-				met := 0
-				var faults []simgithub.Fault
-				for _, p := range all {
-					if spec.Where != nil && !spec.Where(p.method, p.path) {
-						continue
-					}
-					if met++; (met+i)%every != 0 && (met != 1 || every == 1) {
-						continue
-					}
-					// Go's transport repeats a GET that is dropped on a kept
-					// connection: two in a row are seen.
-					f := simgithub.Fault{Kind: spec.Kind, Method: p.method, Path: p.path, Whole: true, Skip: p.nth, Count: 2}
-					faults = append(faults, f)
-					if !spec.Rewrites {
-						f.AfterEffect = true
-						faults = append(faults, f)
+				met := lives(i, spec, all)
+				if len(met) == 0 {
+					t.Errorf("%s happens to no request of any story", spec.Kind)
+				}
+				var chosen []life
+				for n, l := range met {
+					if every == 1 || n == 0 || (n+i)%every == 0 {
+						chosen = append(chosen, l)
 					}
 				}
-				if len(faults) == 0 {
-					t.Errorf("%s happens to no request of a deploy", spec.Kind)
-				}
-				lives += len(faults)
+				total += len(chosen)
 				t.Parallel()
-				for _, f := range faults {
-					name := fmt.Sprintf("%s %s #%d late=%t", f.Method, strings.ReplaceAll(f.Path, "/", "-"), f.Skip, f.AfterEffect)
-					t.Run(name, func(t *testing.T) { outcomes <- oneLife(t, f) })
+				for _, l := range chosen {
+					t.Run(l.String(), func(t *testing.T) { outcomes <- l.live(t) })
 				}
 			})
 		}
@@ -113,48 +228,74 @@ func TestEveryFaultAtEveryStep(t *testing.T) {
 	for o := range outcomes {
 		count[o]++
 	}
-	t.Logf("%d requests at their steps, %d faults: %d lives: %v", len(all), len(simgithub.Menu()), lives, count)
-	if count["sealed"] < lives/2 {
-		t.Errorf("only %d of %d deploys ended sealed", count["sealed"], lives)
+	t.Logf("%d stories, %d requests at their steps, %d kinds of fault: %d lives: %v", len(stories()), places, len(simgithub.Menu()), total, count)
+	for _, end := range []string{"sealed", "denied", "withdrawn"} {
+		if count[end] == 0 {
+			t.Errorf("no life ended %s", end)
+		}
+	}
+	if every == 1 && count["stuck"] == 0 {
+		t.Error("no life was stuck: a fault that lasts did not reach the daemon")
 	}
 }
 
-// oneLife is one life with one fault. It says how the deploy ended.
-func oneLife(t *testing.T, f simgithub.Fault) (outcome string) {
-	run(t, options{at: -1, hosts: 3}, func(t *testing.T, b *bench) {
-		b.environment(func(e *simgithub.Environment) { e.ProtectionApps = []string{"runnerward"} })
-		b.world.GitHub.Inject(f)
-		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
-		for waited := time.Duration(0); waited < 3*time.Hour && outcome == ""; waited += 20 * time.Second {
-			pause(t.Context(), 20*time.Second)
-			switch {
-			case b.sealed(deploy.JobID) != nil && b.quiet():
-				outcome = "sealed"
-			case b.denied(deploy.JobID) != nil && b.quiet():
-				outcome = "denied"
-			case b.ended(runner.OutcomeRefused) != nil && b.quiet():
-				outcome = "refused"
-			}
+// live says how the story ended. A job that is stuck ends once the fault is
+// gone, whatever it is then.
+func (l life) live(t *testing.T) (outcome string) {
+	l.run(t, func(t *testing.T, b *bench) {
+		b.world.GitHub.Inject(l.fault)
+		job := l.play(b)
+		if outcome = b.end(job); outcome == "stuck" {
+			b.loud(job)
 		}
 		b.world.GitHub.ClearFaults()
-		if outcome == "" {
-			outcome = "stuck"
-			b.loud(deploy.JobID)
+		if outcome == "stuck" && b.end(job) == "stuck" {
+			t.Errorf("it does not end although the fault is gone\n%s", b.describe())
 		}
-		if outcome == "sealed" && len(b.world.GitHub.Runners()) != 0 {
-			t.Errorf("%d registrations are left over", len(b.world.GitHub.Runners()))
+		if n := len(b.world.GitHub.Runners()); n != 0 {
+			t.Errorf("%d registrations are left over", n)
 		}
-		b.singleUse(string(f.Kind))
+		b.singleUse(string(l.fault.Kind))
 	})
 	return outcome
 }
 
-// loud checks that on-call can see that the job does not move, and why.
+// end waits for two hours of the bubble's time, longer than a job may last, until
+// the job is over and every host that was used for it is gone.
+func (b *bench) end(job string) string {
+	for waited := time.Duration(0); waited < 2*time.Hour; waited += 20 * time.Second {
+		pause(b.t.Context(), 20*time.Second)
+		j := b.state().Jobs[runner.JobID(job)]
+		switch gh, known := b.world.GitHub.Job(job); {
+		case !b.quiet():
+		case b.sealed(job) != nil:
+			return "sealed"
+		case j != nil && j.Denied != nil && gh.Status == "completed":
+			return "denied"
+		case b.ended(runner.OutcomeRefused) != nil && gh.Status == "completed":
+			return "refused"
+		case known && gh.Status == "completed":
+			return "withdrawn" // it never started here
+		}
+	}
+	return "stuck"
+}
+
+// loud checks that on-call can see that the job does not move, and why: a check
+// of readiness fails, or the job, its runner or GitHub's question say what hinders.
 func (b *bench) loud(job string) {
 	b.t.Helper()
-	v := b.view()
-	if len(v.Why) > 0 {
+	b.mu.Lock()
+	startErr := b.daemon.startErr
+	b.mu.Unlock()
+	if startErr != nil { // the process ends with it and is started again
 		return
+	}
+	v := b.view()
+	for _, c := range v.Checks {
+		if !c.OK {
+			return
+		}
 	}
 	for _, a := range v.Asks {
 		if a.Problem != "" {
@@ -166,5 +307,10 @@ func (b *bench) loud(job string) {
 			return
 		}
 	}
-	b.t.Errorf("the deploy does not end and the status does not say why\n%s", b.describe())
+	for _, r := range v.Runners {
+		if r.Problem != "" || r.Overdue {
+			return
+		}
+	}
+	b.t.Errorf("the job does not end and the status does not say why: %v\n%s", v.Why, b.describe())
 }
