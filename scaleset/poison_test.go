@@ -1,8 +1,11 @@
 package scaleset
 
 import (
+	"errors"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 )
@@ -32,6 +35,40 @@ func FuzzSalvage(f *testing.F) {
 			if err := runner.Validate(e); err != nil {
 				t.Errorf("convert(%q): %+v: %v", body, e, err)
 			}
+		}
+	})
+}
+
+// FuzzAnswer: whatever status, headers and error text come, what is kept of them
+// is bounded, and what an error says of them is chosen by us.
+func FuzzAnswer(f *testing.F) {
+	f.Add(429, "7", "core", "5000", "4999", "1767323045", "Fri, 02 Jan 2026 03:04:05 GMT", `failed(status="429 Too Many Requests"): x`)
+	f.Add(403, "", "actions_runner_registration", "-1", "0", "-9", "yesterday", `failed(status="409`)
+	f.Add(200, "99999999999999999999", strings.Repeat("a", 99), "x", "", "1e9", "", "RunnerScaleSetSessionConflictException")
+	f.Add(403, "-3", "a b\n", "9223372036854775808", "1", "9223372036854775807", "Mon", "")
+	f.Fuzz(func(t *testing.T, status int, retryAfter, resource, limit, remaining, reset, date, text string) {
+		tap := newTap(Config{})
+		for range 3 {
+			tap.note(&http.Response{StatusCode: status, Header: http.Header{
+				"Retry-After": {retryAfter}, "X-Ratelimit-Resource": {resource}, "X-Ratelimit-Limit": {limit},
+				"X-Ratelimit-Remaining": {remaining}, "X-Ratelimit-Reset": {reset}, "Date": {date},
+			}})
+		}
+		if d := tap.patience(); d > time.Hour {
+			t.Errorf("Retry-After %q makes us wait %s", retryAfter, d)
+		}
+		_, rates := tap.seen()
+		if len(rates) > 1 {
+			t.Errorf("%d limits from one name: %+v", len(rates), rates)
+		}
+		for _, r := range rates {
+			if len(r.Resource) > 40 || strings.ContainsAny(r.Resource, " \n\"<") {
+				t.Errorf("the limit is called %q", r.Resource)
+			}
+		}
+		err := classify("poll", errors.New(text))
+		if len(text) > 24 && strings.Contains(err.Error(), text) {
+			t.Errorf("the error repeats the answer: %v", err)
 		}
 	})
 }

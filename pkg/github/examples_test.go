@@ -69,7 +69,7 @@ func TestPublishedWebhooksDecode(t *testing.T) {
 	kinds, passed, ours := 0, 0, 0
 	for _, e := range examples(t) {
 		kinds++
-		for i, payload := range e.Examples {
+		for i, body := range e.Examples {
 			var about struct {
 				Organization struct{ Login string }
 				Repository   struct {
@@ -78,10 +78,15 @@ func TestPublishedWebhooksDecode(t *testing.T) {
 				Jobs []reviewed `json:"workflow_job_runs"`
 				Job  reviewed   `json:"workflow_job_run"`
 			}
+			// Of every kind, what we would read of it has the type that we expect.
+			var p payload
+			if err := decode(body, &p); err != nil {
+				t.Errorf("%s #%d: %v", e.Name, i, err)
+			}
 			environment := "production"
 			if e.Name == eventReview || e.Name == eventProtection {
-				payload = approved(t, payload)
-				if err := json.Unmarshal(payload, &about); err != nil {
+				body = approved(t, body)
+				if err := json.Unmarshal(body, &about); err != nil {
 					t.Fatal(err)
 				}
 				for _, j := range append(about.Jobs, about.Job) {
@@ -90,7 +95,7 @@ func TestPublishedWebhooksDecode(t *testing.T) {
 					}
 				}
 			}
-			events, err := scope{org: about.Repository.Owner.Login, environment: environment}.decodePayload(e.Name, payload, "guid", at)
+			events, err := scope{org: about.Repository.Owner.Login, environment: environment}.decodePayload(e.Name, body, "guid", at)
 			switch {
 			case err != nil:
 				t.Errorf("%s #%d: %v", e.Name, i, err)
