@@ -93,6 +93,7 @@ type bench struct {
 	mu     sync.Mutex
 	daemon *daemon
 	deaths int
+	heard  map[string]bool // credentials that went over the wires
 
 	seen     *runner.State
 	seenSize int
@@ -113,13 +114,13 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}}
+		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}, heard: map[string]bool{}}
 		b.faults = &faults{at: opts.at, flavour: opts.flavour, crash: b.crash}
 		ctx, cancel := context.WithCancel(t.Context())
-		client := &http.Client{Transport: overPipe{b.github.Transport()}}
+		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
-			Admission: &http.Client{Transport: b.gate}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
+			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
 			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
@@ -165,13 +166,14 @@ func memoryDir(t *testing.T) string {
 
 // daemon is what serve wires, with the network of one process.
 type daemon struct {
-	sup    *supervisor.Supervisor
-	log    *ledger.Log
-	store  *ledger.Dir
-	net    *network
-	cancel context.CancelFunc
-	ended  chan struct{}
-	err    error
+	sup     *supervisor.Supervisor
+	log     *ledger.Log
+	store   *ledger.Dir
+	cluster *cluster.Cluster
+	net     *network
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	err     error
 	// startErr is why the last start failed, nil once it did not.
 	startErr error
 	dead     chan struct{}
@@ -234,7 +236,12 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	if d.sup, err = supervisor.New(opts, records); err != nil {
 		return err
 	}
-	b.gate.connect(admission.NewHandler(d.sup, zap.NewNop(), admission.Limits{}))
+	var events sync.WaitGroup
+	defer events.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	events.Go(func() { _ = d.cluster.Run(ctx) }) // ends with the context and has nothing else to say
+	b.gate.connect(admission.NewHandler(d.sup, b.logger(), admission.Limits{}))
 	defer b.gate.connect(nil)
 	b.mu.Lock()
 	d.startErr = nil
@@ -250,7 +257,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 	}
-	transport := &http.Transport{DialContext: d.net.dial(b.github)}
+	transport := b.overhear(&http.Transport{DialContext: d.net.dial(b.github)})
 	app, err := b.app(transport)
 	if err != nil {
 		return opts, err
@@ -271,15 +278,15 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		Namespace: world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
-	}, zap.NewNop())
+	}, b.logger())
 	if err != nil {
 		return opts, err
 	}
 	machines, err := hosts.NewAutoScaling(aws.Config{
 		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
 		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
-		HTTPClient:  &http.Client{Transport: wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}}},
-	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}})
+		HTTPClient:  &http.Client{Transport: b.overhear(wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}})},
+	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}, Logger: b.logger()})
 	if err != nil {
 		return opts, err
 	}
@@ -293,10 +300,11 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 			}
 			return 0
 		},
-	}, zap.NewNop())
+	}, b.logger())
 	if err != nil {
 		return opts, err
 	}
+	d.cluster = nodes
 	opts.Queue, opts.Registrar = set, faultyRegistrar{set, b.faults}
 	opts.GitHub, opts.Identity = faultyGitHub{client, b.faults}, faultyIdentity{identity, b.faults}
 	opts.Cluster, opts.Hosts = faultyCluster{nodes, b.faults}, faultyHosts{machines, b.faults}
@@ -536,6 +544,47 @@ func (p overPipe) RoundTrip(req *http.Request) (*http.Response, error) {
 	plain := req.Clone(req.Context())
 	plain.URL.Scheme = "http"
 	return p.Transport.RoundTrip(plain)
+}
+
+// canary stands in headers of GitHub's answers, where a careless error or log
+// line would take it from.
+const canary = "CANARYofAnAnswersHeader"
+
+// listener notes the credentials of all requests.
+type listener struct {
+	http.RoundTripper
+	b *bench
+}
+
+func (b *bench) overhear(next http.RoundTripper) http.RoundTripper { return listener{next, b} }
+
+func (l listener) RoundTrip(req *http.Request) (*http.Response, error) {
+	said := req.Header.Values("Authorization")
+	if req.Body != nil && strings.HasSuffix(req.URL.Path, "/start") { // the job's token is in the body
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, strings.Split(string(body), `"`)...)
+		req = req.Clone(req.Context())
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	l.b.mu.Lock()
+	for _, text := range said {
+		for _, word := range strings.FieldsFunc(text, func(c rune) bool { return c == ' ' || c == ',' || c == '=' }) {
+			if len(word) > 30 {
+				l.b.heard[word] = true
+			}
+		}
+	}
+	l.b.mu.Unlock()
+	resp, err := l.RoundTripper.RoundTrip(req)
+	if err == nil && !strings.Contains(req.URL.Host, "aws") {
+		for _, name := range []string{"X-GitHub-Request-Id", "ActivityId", "Set-Cookie", "Server", "X-OAuth-Scopes", "X-Canary"} {
+			resp.Header.Set(name, canary)
+		}
+	}
+	return resp, err
 }
 
 // wholeBody reads an answer to its end before the SDK sees it. The SDK closes a
