@@ -108,7 +108,9 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},
 		{"a witness whose documents nobody verifies", "hostWitness.enabled=true,hostWitness.from[0].ipBlock.cidr=10.0.0.0/8", "config.hosts.identity.certificatesFile"},
-		{"a witness of another account", "hostWitness.enabled=true,hostWitness.serviceAccount=other", "config.hosts.identity.serviceAccount"},
+		{"a witness beside the runners", "hostWitness.enabled=true,hostWitness.namespace=gha-runners", "hostWitness.namespace"},
+		{"a witness that a network policy keeps out", "hostWitness.enabled=true", "hostWitness.from"},
+		{"a witness of another account", "hostWitness.enabled=true,hostWitness.from[0].ipBlock.cidr=10.0.0.0/8,hostWitness.serviceAccount=other", "config.hosts.identity.serviceAccount"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			out, err := render(t, "--set", tc.set)

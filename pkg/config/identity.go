@@ -1,7 +1,5 @@
 package config
 
-import "fmt"
-
 // identity is about the witness of hosts.
 func (v *validation) identity() {
 	id := v.Hosts.Identity
@@ -14,8 +12,8 @@ func (v *validation) identity() {
 		return
 	}
 	v.readable("hosts.identity.certificatesFile", id.CertificatesFile, required)
-	if v.Hosts.Driver != driverAutoscaling {
-		v.report("hosts.identity.certificatesFile", fmt.Sprintf("the driver %q knows no instances to compare documents with", v.Hosts.Driver), "leave it out")
+	if v.Hosts.Driver == driverNone {
+		v.report("hosts.identity.certificatesFile", `the driver "none" knows no instances to compare documents with`, "leave it out")
 	}
 	if id.Namespace == v.Cluster.Namespace {
 		v.report("hosts.identity.namespace", "the namespace of runner pods", "give the witness one of its own: it needs hostNetwork, which runner pods must not have")

@@ -96,6 +96,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   (list "hosts.identity.namespace" (dig "hosts" "identity" "namespace" "runnerward-witness" $c) .Values.hostWitness.namespace)
   (list "hosts.identity.serviceAccount" (dig "hosts" "identity" "serviceAccount" "runnerward-witness" $c) .Values.hostWitness.serviceAccount)
   (list "hosts.identity.certificatesFile" (dig "hosts" "identity" "certificatesFile" "" $c) "/run/runnerward/aws/certificates.pem")) -}}
+{{- if eq .Values.hostWitness.namespace .Release.Namespace -}}
+{{- fail "hostWitness.namespace is that of runner pods, and theirs must not allow hostNetwork: give the witness one of its own" -}}
+{{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.hostWitness.from) -}}
 {{- fail "hostWitness.from is empty, and a network policy closes the admission API: list the addresses of the pool's nodes" -}}
 {{- end -}}
