@@ -55,7 +55,14 @@ func checkAgreement(t *testing.T, docs map[string]runtime.Object, full string) {
 		}
 	}
 	policy, ok := docs["NetworkPolicy "+namespace+"/"+full].(*networkingv1.NetworkPolicy)
-	if !ok || len(policy.Spec.Ingress) != 2 || policy.Spec.Ingress[0].Ports[0].Port.IntVal != ports["admission"] || policy.Spec.Ingress[1].Ports[0].Port.IntVal != ports["status"] {
+	rules := 2
+	if c.Hosts.Identity.CertificatesFile != "" {
+		rules = 3 // and the hosts' witnesses
+		if got := volumeAt(&d.Spec.Template.Spec, c.Hosts.Identity.CertificatesFile); got != "aws-certificates" {
+			t.Errorf("hosts.identity.certificatesFile is on volume %q, want aws-certificates", got)
+		}
+	}
+	if !ok || len(policy.Spec.Ingress) != rules || policy.Spec.Ingress[0].Ports[0].Port.IntVal != ports["admission"] || policy.Spec.Ingress[1].Ports[0].Port.IntVal != ports["status"] {
 		t.Errorf("the daemon's network policy = %+v, want the ports %v", policy, ports)
 	}
 }
@@ -64,15 +71,6 @@ func checkAgreement(t *testing.T, docs map[string]runtime.Object, full string) {
 // daemon writes below the volume that is kept.
 func checkFiles(t *testing.T, c *config.Config, pod *corev1.PodSpec) {
 	t.Helper()
-	mounts := pod.Containers[0].VolumeMounts
-	volumeOf := func(path string) string {
-		for _, m := range mounts {
-			if strings.HasPrefix(path, m.MountPath+"/") {
-				return m.Name
-			}
-		}
-		return ""
-	}
 	for path, want := range map[string]string{
 		c.GitHub.App.PrivateKeyFile: "github",
 		c.Admission.CertFile:        "admission-tls",
@@ -84,10 +82,20 @@ func checkFiles(t *testing.T, c *config.Config, pod *corev1.PodSpec) {
 		c.Ledger.KeysDir:            "ledger",
 		c.Ledger.RootFile:           "ledger",
 	} {
-		if got := volumeOf(path); got != want {
+		if got := volumeAt(pod, path); got != want {
 			t.Errorf("%s is on volume %q, want %q", path, got, want)
 		}
 	}
+}
+
+// volumeAt is the volume that the daemon finds this path on, empty if none.
+func volumeAt(pod *corev1.PodSpec, path string) string {
+	for _, m := range pod.Containers[0].VolumeMounts {
+		if strings.HasPrefix(path, m.MountPath+"/") {
+			return m.Name
+		}
+	}
+	return ""
 }
 
 func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
@@ -99,6 +107,10 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},
+		{"a witness whose documents nobody verifies", "hostWitness.enabled=true,hostWitness.from[0].ipBlock.cidr=10.0.0.0/8", "config.hosts.identity.certificatesFile"},
+		{"a witness beside the runners", "hostWitness.enabled=true,hostWitness.namespace=gha-runners", "hostWitness.namespace"},
+		{"a witness that a network policy keeps out", "hostWitness.enabled=true", "hostWitness.from"},
+		{"a witness of another account", "hostWitness.enabled=true,hostWitness.from[0].ipBlock.cidr=10.0.0.0/8,hostWitness.serviceAccount=other", "config.hosts.identity.serviceAccount"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			out, err := render(t, "--set", tc.set)

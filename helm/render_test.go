@@ -171,7 +171,15 @@ func TestRenderedInFull(t *testing.T) {
 		t.Fatalf("helm template: %v\n%s", err, out)
 	}
 	docs := documents(t, out)
-	for _, id := range []string{"ServiceMonitor gha-runners/rw", "ConfigMap gha-runners/rw-admission-ca", "ServiceAccount gha-runners/supervisor"} {
+	w, ok := docs["DaemonSet runnerward-witness/rw-witness"].(*appsv1.DaemonSet)
+	if !ok {
+		t.Fatal("no witness")
+	}
+	checkWitness(t, w)
+	if got := w.Spec.Template.Spec; got.NodeSelector["stonebridge.io/runner-pool"] != "hipaa-prod" || len(got.Tolerations) != 1 || got.Tolerations[0].Value != "hipaa-runner" {
+		t.Errorf("the witness runs on %v and tolerates %v, want the pool's hosts", got.NodeSelector, got.Tolerations)
+	}
+	for _, id := range []string{"Namespace /runnerward-witness", "ConfigMap runnerward-witness/rw-admission-ca", "ServiceMonitor gha-runners/rw", "ConfigMap gha-runners/rw-admission-ca", "ServiceAccount gha-runners/supervisor"} {
 		if _, ok := docs[id]; !ok {
 			t.Errorf("%s is not rendered", id)
 		}

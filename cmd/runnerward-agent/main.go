@@ -1,8 +1,9 @@
-// Command runnerward-agent runs inside a runner pod.
+// Command runnerward-agent runs inside a runner pod, and on a host as its witness.
 //
 //	runnerward-agent install DIR      copy the agent and the hook's script to DIR
 //	runnerward-agent run -- COMMAND   claim the runner, then run COMMAND as it
 //	runnerward-agent hook PID         may the job start? returns only if it may
+//	runnerward-agent host             present the host's identity until a signal ends it
 //	runnerward-agent version
 //
 // install is for an init container whose volume the runner's container mounts
@@ -16,6 +17,11 @@
 // cancels while its hook blocks would go on to its if: always() steps. hook
 // tells run that it began, over hook.sock beside the bound file, and dies with
 // the process PID, which is the script that started it.
+//
+// host is for a DaemonSet with hostNetwork: it reads the identity document that
+// AWS signed from the instance metadata service (--imds), the boot id
+// (--boot-id), and presents both every three minutes (--every). It reads
+// RUNNERWARD_URL, RUNNERWARD_TOKEN_FILE and RUNNERWARD_CA_FILE.
 //
 // Exit codes: 0 success; 1 ended before the runner was started; 2 usage; 3 the
 // supervisor refused this pod for good, or the runner was killed because its
@@ -53,6 +59,7 @@ const usage = `usage:
   runnerward-agent install DIR
   runnerward-agent run -- COMMAND [ARGUMENT...]
   runnerward-agent hook PID
+  runnerward-agent host [--imds URL] [--boot-id FILE] [--every DURATION]
   runnerward-agent version
 `
 
@@ -77,6 +84,8 @@ func command(args []string, stdout, stderr *os.File) int {
 	case verb == "hook" && len(rest) == 1:
 		hook(rest[0], stdout, stderr)
 		return 0
+	case verb == "host":
+		return host(rest, stderr)
 	case verb == "version" && len(rest) == 0:
 		fmt.Fprintln(stdout, version())
 		return 0

@@ -89,6 +89,7 @@ type gate struct {
 	claimErr error
 	asked    chan string                 // the job token of each start
 	answer   chan supervisor.StartAnswer // to it
+	hosts    chan supervisor.HostClaim   // what a witness presented
 }
 
 func (g *gate) Claim(context.Context, runner.Name, string) (supervisor.ClaimAnswer, error) {
@@ -112,6 +113,15 @@ func (g *gate) Start(ctx context.Context, _ runner.Name, _, job string) (supervi
 	}
 }
 
+func (g *gate) Host(ctx context.Context, token string, claim supervisor.HostClaim) (runner.HostIdentity, error) {
+	select {
+	case g.hosts <- claim:
+		return runner.HostIdentity{Document: runner.DigestOf(claim.Document)}, nil
+	case <-ctx.Done():
+		return runner.HostIdentity{}, context.Cause(ctx)
+	}
+}
+
 func bound() runner.Digest { return runner.DigestOf([]byte("bound")) }
 
 // pod is an installed agent with a supervisor to ask and GitHub's token
@@ -125,7 +135,7 @@ type pod struct {
 func newPod(t *testing.T, claimErr error) *pod {
 	t.Helper()
 	p := &pod{dir: t.TempDir(), gate: &gate{
-		claimErr: claimErr, asked: make(chan string), answer: make(chan supervisor.StartAnswer),
+		claimErr: claimErr, asked: make(chan string), answer: make(chan supervisor.StartAnswer), hosts: make(chan supervisor.HostClaim),
 	}}
 	supervised := httptest.NewTLSServer(admission.NewHandler(p.gate, zap.NewNop(), admission.Limits{}))
 	t.Cleanup(supervised.Close)

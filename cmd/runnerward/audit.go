@@ -20,13 +20,14 @@ import (
 
 // evidenceFlags name a copy of a ledger and the keys to trust.
 type evidenceFlags struct {
-	ledger, root, witnessed, output string
+	ledger, root, witnessed, certificates, output string
 }
 
 func (f *evidenceFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.ledger, "ledger", "", "folder of the ledger, or of a copy of it")
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json: the keys to trust, had by another way than the ledger")
 	cmd.Flags().StringVar(&f.witnessed, "witnessed", "", "a checkpoint kept from before, which the ledger must contain (finds a rollback)")
+	cmd.Flags().StringVar(&f.certificates, "aws-certificates", "", "pinned certificates of AWS, to verify the identity documents of hosts again")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
 }
 
@@ -55,6 +56,13 @@ func (f *evidenceFlags) verify(cmd *cobra.Command) (*evidence.Report, error) {
 		if opts.Witnessed, err = os.ReadFile(f.witnessed); err != nil {
 			return nil, failWith(exitUsage, fmt.Errorf("--witnessed: %w", err))
 		}
+	}
+	if f.certificates != "" {
+		pinned, err := readCertificates(f.certificates)
+		if err != nil {
+			return nil, failWith(exitUsage, fmt.Errorf("--aws-certificates: %w", err))
+		}
+		opts.Documents = pinned.Verify
 	}
 	report, err := opts.Verify(os.DirFS(f.ledger), root)
 	if err != nil {
@@ -105,9 +113,15 @@ there was nothing to verify, because a file or folder could not be read.
 
 A ledger that was rolled back as a whole to an earlier state is consistent in
 itself. Keep a copy of its newest checkpoint elsewhere and give it as
---witnessed next time.`,
+--witnessed next time.
+
+Where hosts have a witness, the ledger holds the identity documents that AWS
+signed. With --aws-certificates, a file of the certificates that AWS publishes
+with a line "# REGION" before each, every one of them is verified again and
+compared with the record. Take them from AWS, not from whom you audit.`,
 		Example: `  runnerward verify --ledger /var/lib/runnerward/ledger --root root.json
   runnerward verify --ledger ./copy --root root.json --witnessed ./checkpoint-of-last-month
+  runnerward verify --ledger ./copy --root root.json --aws-certificates aws.pem
   runnerward verify --ledger ./copy --root root.json -o json | jq '.findings[]'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

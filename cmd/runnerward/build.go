@@ -62,6 +62,10 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	if err != nil {
 		return nil, failWith(exitUsage, err)
 	}
+	certificates, err := loadCertificates(cfg)
+	if err != nil {
+		return nil, failWith(exitUsage, err)
+	}
 	d := &daemon{}
 	records, err := d.openLedger(ctx, cfg)
 	if err != nil {
@@ -72,6 +76,9 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		Tick: cfg.Supervisor.Tick, CallTimeout: callTimeout, History: history,
 		NewName: func() runner.Name { return newName(cfg.Pool.Name) },
 		Version: buildVersion(), Instance: hostname(), FIPS: fipsEnabled(), Logger: logger.Named("supervisor"),
+	}
+	if certificates != nil { // a nil pointer in the interface would not be nil
+		opts.Documents = certificates
 	}
 	if opts.ConfigDigest, err = cfg.Digest(); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -208,6 +215,7 @@ func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error
 	rules := cfg.VetRules()
 	return cluster.New(client, cluster.Options{
 		Namespace: cfg.Cluster.Namespace, NodeLabels: rules.Labels, Taint: rules.Taint, ServiceAccount: cfg.Cluster.ServiceAccount,
+		WitnessNamespace: cfg.Hosts.Identity.Namespace, WitnessServiceAccount: cfg.Hosts.Identity.ServiceAccount,
 		RunnerImage: cfg.Cluster.RunnerImage, AgentImage: cfg.Cluster.AgentImage, AdmissionURL: cfg.Cluster.AdmissionURL,
 		AdmissionCAConfigMap: cfg.Cluster.AdmissionCAConfigMap, RunnerCommand: cfg.Cluster.RunnerCommand,
 		CPU: cfg.Cluster.CPU, Memory: cfg.Cluster.Memory, PodTTLSlack: podTTLSlack,

@@ -67,7 +67,9 @@ FILE:LINE:COLUMN: KEY: what is wrong (how to mend it).`,
 				return err
 			}
 			if !offline {
-				if _, err := loadPolicy(cfg); err != nil {
+				_, policyErr := loadPolicy(cfg)
+				_, certificatesErr := loadCertificates(cfg)
+				if err := errors.Join(policyErr, certificatesErr); err != nil {
 					return failWith(exitUsage, err)
 				}
 			}

@@ -1,6 +1,7 @@
 // Package admission is the HTTPS API that the agent in a runner pod talks to:
 // it claims the runner's JIT config, and its job-started hook asks whether the
-// job may start. Package wire documents the protocol.
+// job may start. The witness on a host presents the host's identity there.
+// Package wire documents the protocol.
 //
 // The package authenticates nobody: it hands tokens to the [Gate], which asks
 // those who signed them. What it adds is that a question is well-formed,

@@ -22,6 +22,9 @@ type Gate interface {
 	// Start asks whether the job that holds this GitHub OIDC token may start
 	// on this runner. The job token is empty when the job can have none.
 	Start(ctx context.Context, name runner.Name, podToken, jobToken string) (supervisor.StartAnswer, error)
+	// Host takes what the witness of a host presents with its projected token.
+	// [supervisor.ErrConflict] says that these bytes will never be accepted.
+	Host(ctx context.Context, token string, claim supervisor.HostClaim) (runner.HostIdentity, error)
 }
 
 // refusal is an answer other than 200.

@@ -65,7 +65,7 @@ type handler struct {
 
 // question is one request to the gate. secrets are kept out of the log.
 type question struct {
-	name    runner.Name
+	name    runner.Name // empty when a host's witness asks
 	pod     string
 	secrets []string
 }
@@ -85,6 +85,7 @@ func NewHandler(gate Gate, log *zap.Logger, limits Limits) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(wire.ClaimPattern, h.serve("claim", h.claim))
 	mux.Handle(wire.StartPattern, h.serve("start", h.start))
+	mux.Handle(wire.HostPattern, h.serve("host", h.host))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, final(http.StatusNotFound, "no such path"))
 	})
@@ -122,8 +123,8 @@ func (h *handler) answer(log *zap.Logger, verb string, ask answerer, w http.Resp
 	if no != nil {
 		return nil, nil, no
 	}
-	fields = []zap.Field{zap.String("runner", string(q.name))}
-	leave, ok := h.pace.enter(verb+"/"+string(q.name), time.Now())
+	fields = q.fields()
+	leave, ok := h.pace.enter(verb+"/"+q.caller(), time.Now())
 	if !ok {
 		return nil, fields, later(http.StatusTooManyRequests, "asked too often, or while a question is open")
 	}
@@ -144,7 +145,7 @@ func (h *handler) answer(log *zap.Logger, verb string, ask answerer, w http.Resp
 // question reads the head of a request.
 func (h *handler) question(r *http.Request) (*question, *refusal) {
 	name := runner.Name(r.PathValue("name"))
-	if err := wire.CheckName(name); err != nil {
+	if err := wire.CheckName(name); err != nil && r.Pattern != wire.HostPattern {
 		return nil, final(http.StatusNotFound, "no such runner")
 	}
 	if r.Method != http.MethodPost {

@@ -60,12 +60,18 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// asker puts questions to the supervisor. It is safe for concurrent use.
+type asker struct {
+	url, tokenFile string
+	client         *http.Client
+}
+
 // ask puts one question to the supervisor. It returns a [*Refused] that is
 // final; every other error says that the answer is unknown.
-func (a *Agent) ask(ctx context.Context, path string, question, answer any) error {
+func (a *asker) ask(ctx context.Context, path string, question, answer any) error {
 	// Read anew each time: the kubelet rotates the token.
 	// https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
-	token, err := os.ReadFile(a.cfg.TokenFile)
+	token, err := os.ReadFile(a.tokenFile)
 	if err != nil {
 		return fmt.Errorf("read the pod's token: %w", err)
 	}
@@ -79,7 +85,7 @@ func (a *Agent) ask(ctx context.Context, path string, question, answer any) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.cfg.URL+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask the supervisor: %w", err)
 	}

@@ -134,8 +134,9 @@ func checkURL(raw string) error {
 
 // Agent acts for one runner. Its methods are safe for concurrent use.
 type Agent struct {
-	cfg            Config
-	client, github *http.Client
+	asker
+	cfg    Config
+	github *http.Client
 }
 
 // New checks the config and reads the CA.
@@ -146,7 +147,6 @@ func New(cfg Config) (*Agent, error) {
 	if err := wire.CheckName(cfg.Runner); err != nil {
 		return nil, fmt.Errorf("runner's name: %w", err)
 	}
-	cfg.URL = strings.TrimRight(cfg.URL, "/")
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
@@ -159,18 +159,28 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Dial == nil {
 		cfg.Dial = dialer(cfg.BoundFile)
 	}
-	a := &Agent{cfg: cfg, client: cfg.Client, github: cfg.GitHub}
-	if a.client == nil {
-		roots, err := readRoots(cfg.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		a.client = newClient(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, false)
+	a := &Agent{cfg: cfg, github: cfg.GitHub}
+	var err error
+	if a.asker, err = newAsker(cfg.URL, cfg.TokenFile, cfg.CAFile, cfg.Client); err != nil {
+		return nil, err
 	}
 	if a.github == nil {
 		a.github = newClient(&tls.Config{MinVersion: tls.VersionTLS12}, true)
 	}
 	return a, nil
+}
+
+// newAsker makes a client of TLS 1.3 that trusts the CA file alone, unless one
+// is given.
+func newAsker(url, tokenFile, caFile string, client *http.Client) (asker, error) {
+	if client == nil {
+		roots, err := readRoots(caFile)
+		if err != nil {
+			return asker{}, err
+		}
+		client = newClient(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, false)
+	}
+	return asker{url: strings.TrimRight(url, "/"), tokenFile: tokenFile, client: client}, nil
 }
 
 func readRoots(file string) (*x509.CertPool, error) {

@@ -1,6 +1,7 @@
 // Package agent is what Runnerward runs inside a runner pod: it claims the
 // just-in-time config of the stock runner, starts that runner, and is its
-// job-started hook.
+// job-started hook. On a host it is the [Witness], which presents what AWS
+// signed about the instance.
 //
 //	init container   install   copies the agent and the hook's script to a volume
 //	container        run       Claim ──▶ bound digest to a file ──▶ run.sh

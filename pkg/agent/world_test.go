@@ -47,6 +47,8 @@ type world struct {
 	claimed     int
 	starts      []supervisor.StartAnswer // the next answers, the last one for ever
 	startErr    error
+	hosts       []supervisor.HostClaim // that witnesses presented
+	hostErr     error
 	presented   []string  // job tokens that reached the gate
 	inProgress  time.Time // GitHub refuses tokens before
 	issued      int
@@ -163,6 +165,19 @@ func (w *world) Start(_ context.Context, _ runner.Name, pod, job string) (superv
 		w.starts = w.starts[1:]
 	}
 	return answer, nil
+}
+
+func (w *world) Host(_ context.Context, token string, claim supervisor.HostClaim) (runner.HostIdentity, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.review(token); err != nil {
+		return runner.HostIdentity{}, err
+	}
+	w.hosts = append(w.hosts, claim)
+	if w.hostErr != nil {
+		return runner.HostIdentity{}, w.hostErr
+	}
+	return runner.HostIdentity{Document: runner.DigestOf(claim.Document)}, nil
 }
 
 func (w *world) tokens() []string {

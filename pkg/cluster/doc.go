@@ -51,6 +51,9 @@ type Options struct {
 	Taint runner.Taint
 	// ServiceAccount is the pods' account, and the only one whose tokens count.
 	ServiceAccount string
+	// WitnessNamespace and WitnessServiceAccount are the account of the hosts'
+	// witnesses; empty where hosts have none.
+	WitnessNamespace, WitnessServiceAccount string
 	// RunnerImage and AgentImage should be pinned by digest.
 	RunnerImage, AgentImage string
 	// AdmissionURL is where the agent finds the supervisor.

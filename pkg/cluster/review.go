@@ -25,6 +25,19 @@ const (
 // [supervisor.ErrTokenRejected] unless the cluster vouches for a token of a
 // live pod of our service account, for this audience.
 func (c *Cluster) Review(ctx context.Context, token, audience string) (runner.PodIdentity, error) {
+	return c.review(ctx, token, audience, c.opts.Namespace, c.opts.ServiceAccount)
+}
+
+// ReviewWitness is [Cluster.Review] for the account of the hosts' witnesses,
+// which lives in a namespace of its own. Without one no token counts.
+func (c *Cluster) ReviewWitness(ctx context.Context, token, audience string) (runner.PodIdentity, error) {
+	if c.opts.WitnessNamespace == "" || c.opts.WitnessServiceAccount == "" {
+		return runner.PodIdentity{}, fmt.Errorf("%w: hosts have no witness here", supervisor.ErrTokenRejected)
+	}
+	return c.review(ctx, token, audience, c.opts.WitnessNamespace, c.opts.WitnessServiceAccount)
+}
+
+func (c *Cluster) review(ctx context.Context, token, audience, namespace, account string) (runner.PodIdentity, error) {
 	// With no audience the API server would check for its own.
 	if token == "" || audience == "" {
 		return runner.PodIdentity{}, fmt.Errorf("%w: no token or no audience", supervisor.ErrTokenRejected)
@@ -35,7 +48,7 @@ func (c *Cluster) Review(ctx context.Context, token, audience string) (runner.Po
 	if err != nil {
 		return runner.PodIdentity{}, fmt.Errorf("review a token: %w", err)
 	}
-	id, problem := c.identity(&answer.Status, audience)
+	id, problem := identity(&answer.Status, audience, namespace, account)
 	if problem != "" {
 		return runner.PodIdentity{}, fmt.Errorf("%w: %s", supervisor.ErrTokenRejected, problem)
 	}
@@ -43,17 +56,17 @@ func (c *Cluster) Review(ctx context.Context, token, audience string) (runner.Po
 	return id, nil
 }
 
-func (c *Cluster) identity(st *authv1.TokenReviewStatus, audience string) (id runner.PodIdentity, problem string) {
+func identity(st *authv1.TokenReviewStatus, audience, namespace, account string) (id runner.PodIdentity, problem string) {
 	switch {
 	case !st.Authenticated:
 		return id, "not authenticated"
 	// An authenticator that knows no audiences returns none: not for us.
 	case !slices.Contains(st.Audiences, audience):
 		return id, "another audience"
-	case st.User.Username != "system:serviceaccount:"+c.opts.Namespace+":"+c.opts.ServiceAccount:
+	case st.User.Username != "system:serviceaccount:"+namespace+":"+account:
 		return id, "another user"
 	}
-	id = runner.PodIdentity{Namespace: c.opts.Namespace, ServiceAccount: c.opts.ServiceAccount}
+	id = runner.PodIdentity{Namespace: namespace, ServiceAccount: account}
 	for key, field := range map[string]*string{
 		extraPodName: &id.PodName, extraPodUID: &id.PodUID, extraNodeName: &id.NodeName, extraNodeUID: &id.NodeUID,
 	} {

@@ -27,6 +27,7 @@ var poolTaint = runner.Taint{Key: "workload", Value: "runner", Effect: "NoSchedu
 func options() cluster.Options {
 	return cluster.Options{
 		Namespace: namespace, ServiceAccount: "runner",
+		WitnessNamespace: "witness", WitnessServiceAccount: "host",
 		NodeLabels: map[string]string{"pool": "prod"}, Taint: poolTaint,
 		RunnerImage: "runner.invalid/runner@sha256:aa", AgentImage: "runner.invalid/agent@sha256:bb",
 		AdmissionURL: "https://runnerward.runnerward:8443", AdmissionCAConfigMap: "runnerward-ca",

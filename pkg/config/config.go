@@ -200,8 +200,24 @@ type Hosts struct {
 	BootModes   []string `yaml:"bootModes"`
 	// OSImage is a regular expression for the whole of what the node says it
 	// runs, so it starts with ^ and ends with $; empty asks for nothing.
-	OSImage string     `yaml:"osImage"`
-	Tags    []KeyValue `yaml:"tags"`
+	OSImage  string       `yaml:"osImage"`
+	Tags     []KeyValue   `yaml:"tags"`
+	Identity HostIdentity `yaml:"identity"`
+}
+
+// HostIdentity says whether hosts have a witness, which presents the identity
+// document that AWS signed of the instance.
+type HostIdentity struct {
+	// CertificatesFile holds the certificates that AWS publishes for RSA-2048
+	// signatures: for each a line "# REGION" and the PEM block. Empty means
+	// that no documents are taken. It is read at start.
+	CertificatesFile string `yaml:"certificatesFile"`
+	// Namespace and ServiceAccount are the witness's account. The namespace is
+	// not that of runner pods, because the witness needs hostNetwork.
+	Namespace      string `yaml:"namespace"`
+	ServiceAccount string `yaml:"serviceAccount"`
+	// Required lets no host without a verified document serve a job.
+	Required bool `yaml:"required"`
 }
 
 // Ledger says where the evidence is.
@@ -259,6 +275,7 @@ func defaults() Config {
 			JobTTL: 2 * time.Hour, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 		},
 		Supervisor: Supervisor{Tick: 2 * time.Second},
+		Hosts:      Hosts{Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
 		Admission:  Admission{Listen: ":8443"},
 		Status:     Status{Listen: ":9443"},
 		Log:        Log{Level: "info", Format: "json"},

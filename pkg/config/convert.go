@@ -49,6 +49,7 @@ func (c *Config) VetRules() runner.VetRules {
 		Accounts: c.Hosts.Accounts, Regions: c.Hosts.Regions, Subnets: c.Hosts.Subnets,
 		ImageIDs: c.Hosts.ImageIDs, ImageNames: c.Hosts.ImageNames, ImageOwners: c.Hosts.ImageOwners,
 		InstanceTags: asMap(c.Hosts.Tags), Groups: c.Hosts.Groups, BootModes: c.Hosts.BootModes,
+		IdentityRequired: c.Hosts.Identity.Required,
 	}
 	if c.Hosts.Driver == driverAutoscaling {
 		rules.Provider = "aws"

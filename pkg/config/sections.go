@@ -191,6 +191,7 @@ func (v *validation) hosts() {
 	for i, tag := range h.Tags {
 		v.shaped(fmt.Sprintf("hosts.tags[%d].key", i), tag.Key, isAnyText)
 	}
+	v.identity()
 	if h.Driver != driverAutoscaling {
 		return
 	}

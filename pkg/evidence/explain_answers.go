@@ -163,6 +163,7 @@ func (t *teller) where(r *runner.Runner) Answer {
 	f.add(at, "network", "%s", strings.TrimSpace(h.Subnet+" "+h.PrivateIP))
 	f.add(at, "node", "%s, uid %s", h.NodeName, h.NodeUID)
 	f.add(at, "boot", "%s", h.BootID)
+	identified(&f, at, h.Identity)
 	f.add(at, "checks passed", "%s", passed(h.Checks))
 	if b := r.Bound; b != nil {
 		f.add(b.Index, "pod", "%s/%s, uid %s", b.Event.Namespace, b.Event.Runner, b.Event.PodUID)

@@ -70,6 +70,10 @@ func inputs(e runner.Event) []runner.Digest {
 		return []runner.Digest{e.Decision.Input}
 	case runner.Refused:
 		return []runner.Digest{e.Decision.Input}
+	case runner.Claimed:
+		if id := e.Host.Identity; id != nil {
+			return []runner.Digest{id.Document, id.Signature}
+		}
 	}
 	return nil
 }

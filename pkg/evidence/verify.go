@@ -23,6 +23,9 @@ type VerifyOptions struct {
 	// from before. A ledger that was rolled back as a whole to an earlier
 	// state is consistent in itself: only this shows that records are gone.
 	Witnessed []byte
+	// Documents verifies the identity documents of hosts again; nil leaves
+	// them as the daemon took them, and a note says so.
+	Documents VerifyDocument
 }
 
 // Verify checks the ledger in this folder against the keys of the root. What
@@ -48,6 +51,7 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 	v.readSegments()
 	v.checkSilence()
 	v.checkBlobs()
+	v.checkDocuments(o.Documents)
 	v.checkCheckpoints()
 	v.checkView()
 	if o.Witnessed != nil {

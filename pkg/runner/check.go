@@ -192,7 +192,7 @@ func (s *State) checkClaimed(v verdict, e Claimed) error {
 			return v.breaks(2, "unvetted", "check %s of host %s says %s", c.Name, e.Host.InstanceID, c.Verdict)
 		}
 	}
-	return nil
+	return v.checkAssurance(e.Host)
 }
 
 // checkRunner checks the events that follow claimed on a runner's chain.

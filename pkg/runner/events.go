@@ -200,6 +200,7 @@ type Assurance string
 const (
 	L0 Assurance = "L0"
 	L1 Assurance = "L1"
+	L2 Assurance = "L2"
 )
 
 // Host is a vetted host as it was when it was claimed.
@@ -224,6 +225,8 @@ type Host struct {
 	Assurance    Assurance `json:"assurance" pat:"word"`
 	Volumes      []string  `json:"volumes,omitempty" pat:"word"`
 	Checks       []Check   `json:"checks"`
+	// Identity is nil when no document was presented before the claim.
+	Identity *HostIdentity `json:"identity,omitempty"`
 }
 
 // Claimed takes a vetted host out of the pool for one runner, for ever.

@@ -23,6 +23,8 @@ type VetRules struct {
 	InstanceTags map[string]string
 	Groups       []string // Auto Scaling groups
 	BootModes    []string // such as "uefi"
+	// IdentityRequired: a host without an identity document is not vetted.
+	IdentityRequired bool
 }
 
 var providerID = regexp.MustCompile(`\Aaws:///[a-z0-9-]*/(i-[0-9a-f]{8,17})\z`)

@@ -196,6 +196,9 @@ func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, erro
 		job := st.Jobs[id]
 		for _, h := range hosts {
 			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
+				if err := s.keepDocument(ctx, h); err != nil {
+					return nil, err
+				}
 				return runner.Claimed{Runner: name, Cause: id, Authorized: job.Authorized.Digest, Host: h}, nil
 			}
 		}
@@ -230,7 +233,7 @@ func (s *Supervisor) inventory(ctx context.Context) ([]runner.Host, error) {
 				known = &in
 			}
 		}
-		hosts = append(hosts, runner.HostOf(n, known, s.Rules))
+		hosts = append(hosts, s.identified(runner.HostOf(n, known, s.Rules)))
 	}
 	return hosts, nil
 }

@@ -262,6 +262,8 @@ type Cluster interface {
 	// Review asks the cluster whose token this is, for this audience.
 	// It returns ErrTokenRejected when the cluster does not vouch for it.
 	Review(ctx context.Context, token, audience string) (runner.PodIdentity, error)
+	// ReviewWitness is Review for the account of the hosts' witnesses.
+	ReviewWitness(ctx context.Context, token, audience string) (runner.PodIdentity, error)
 	// Event shows a decision on the pod and node with kubectl. It never
 	// blocks and never fails the caller.
 	Event(name runner.Name, node, reason, note string)

@@ -29,7 +29,7 @@ import (
 //	                      observed gone ───────────▶ terminated
 //	                Next: seal ────────────────────▶ sealed, the job-to-host statement
 
-// Options are what a supervisor is made of. All ports are required.
+// Options are what a supervisor is made of. All ports but Documents are required.
 type Options struct {
 	Ledger    Ledger
 	Queue     Queue
@@ -39,6 +39,8 @@ type Options struct {
 	Policy    Policy
 	Cluster   Cluster
 	Hosts     Hosts
+	// Documents is nil where no host has a witness.
+	Documents Documents
 
 	Pool   runner.Pool
 	Limits runner.Limits
@@ -88,8 +90,10 @@ type Supervisor struct {
 	lanes *lanes
 	gate  *gates
 	sight *sightings
-	hosts atomic.Pointer[[]HostView]
-	view  atomic.Pointer[View]
+	// witnesses are the identity documents of hosts.
+	witnesses *witnesses
+	hosts     atomic.Pointer[[]HostView]
+	view      atomic.Pointer[View]
 	// looked is when the settle loop last looked at its work.
 	looked atomic.Pointer[time.Time]
 	// hearing holds one token while the news are read.
@@ -108,16 +112,17 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		return nil, err
 	}
 	s := &Supervisor{
-		Options: opts,
-		started: time.Now(),
-		turn:    make(chan struct{}, 1),
-		state:   runner.NewState(),
-		poke:    make(chan struct{}, 1),
-		lanes:   newLanes(opts.Tick),
-		gate:    newGates(),
-		sight:   newSightings(),
-		hearing: make(chan struct{}, 1),
-		fatal:   make(chan error, 1),
+		Options:   opts,
+		started:   time.Now(),
+		turn:      make(chan struct{}, 1),
+		state:     runner.NewState(),
+		poke:      make(chan struct{}, 1),
+		lanes:     newLanes(opts.Tick),
+		gate:      newGates(),
+		sight:     newSightings(),
+		witnesses: newWitnesses(),
+		hearing:   make(chan struct{}, 1),
+		fatal:     make(chan error, 1),
 	}
 	for _, rec := range records {
 		if err := s.state.Apply(rec); err != nil {
@@ -140,6 +145,9 @@ func (o Options) validate() error {
 		if port == nil {
 			missing = append(missing, fmt.Errorf("supervisor: no %s given", name))
 		}
+	}
+	if o.Rules.IdentityRequired && o.Documents == nil {
+		missing = append(missing, errors.New("supervisor: identity documents are required, and no Documents given"))
 	}
 	if o.NewName == nil {
 		missing = append(missing, errors.New("supervisor: no NewName given"))

@@ -37,7 +37,7 @@ var coreMay = []string{
 // adapters implement ports and never import each other.
 var adapters = []string{
 	module + "/scaleset", module + "/pkg/github", module + "/pkg/cluster", module + "/pkg/hosts",
-	module + "/pkg/ledger", module + "/pkg/policy", module + "/pkg/admission", module + "/pkg/status",
+	module + "/pkg/ledger", module + "/pkg/policy", module + "/pkg/identitydoc", module + "/pkg/admission", module + "/pkg/status",
 }
 
 type pkg struct {

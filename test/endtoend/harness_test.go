@@ -75,6 +75,9 @@ type options struct {
 	hosts     int
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
+	// documents are taken from the witnesses of hosts; required as configured.
+	documents         supervisor.Documents
+	documentsRequired bool
 }
 
 // bench is a world with a daemon in it.
@@ -255,8 +258,10 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
 		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
-		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
+		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
+		Documents: b.opts.documents,
 	}
+	opts.Rules.IdentityRequired = b.opts.documentsRequired
 	transport := b.overhear(&http.Transport{DialContext: d.net.dial(b.github)})
 	app, err := b.app(transport)
 	if err != nil {
@@ -276,6 +281,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	}
 	nodes, err := cluster.New(b.world.Cluster.Client(), cluster.Options{
 		Namespace: world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
+		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
 	}, b.logger())

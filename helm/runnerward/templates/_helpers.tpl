@@ -32,6 +32,20 @@ app.kubernetes.io/part-of: runnerward
 app.kubernetes.io/component: runner
 {{- end -}}
 
+{{- define "runnerward.witnessSelector" -}}
+app.kubernetes.io/name: {{ include "runnerward.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: witness
+{{- end -}}
+
+{{- define "runnerward.witnessLabels" -}}
+{{ include "runnerward.witnessSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: runnerward
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
 {{- define "runnerward.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "runnerward.fullname" .) .Values.serviceAccount.name -}}
@@ -76,6 +90,18 @@ app.kubernetes.io/component: runner
   (list "status.keyFile" (dig "status" "keyFile" "" $c) (printf "%s/status/tls.key" $secrets)) -}}
 {{- if .Values.admissionCA -}}
 {{- $want = append $want (list "cluster.admissionCAConfigMap" (dig "cluster" "admissionCAConfigMap" "" $c) (printf "%s-admission-ca" $full)) -}}
+{{- end -}}
+{{- if .Values.hostWitness.enabled -}}
+{{- $want = concat $want (list
+  (list "hosts.identity.namespace" (dig "hosts" "identity" "namespace" "runnerward-witness" $c) .Values.hostWitness.namespace)
+  (list "hosts.identity.serviceAccount" (dig "hosts" "identity" "serviceAccount" "runnerward-witness" $c) .Values.hostWitness.serviceAccount)
+  (list "hosts.identity.certificatesFile" (dig "hosts" "identity" "certificatesFile" "" $c) "/run/runnerward/aws/certificates.pem")) -}}
+{{- if eq .Values.hostWitness.namespace .Release.Namespace -}}
+{{- fail "hostWitness.namespace is that of runner pods, and theirs must not allow hostNetwork: give the witness one of its own" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.hostWitness.from) -}}
+{{- fail "hostWitness.from is empty, and a network policy closes the admission API: list the addresses of the pool's nodes" -}}
+{{- end -}}
 {{- end -}}
 {{- range $want -}}
 {{- if ne (index . 1) (index . 2) -}}

@@ -1,5 +1,5 @@
 // Package wire is what travels between the supervisor's admission API and the
-// agent in a runner pod. Both ends import it, so that the agent links neither
+// agent, in a runner pod or as the witness on a host. Both ends import it, so that the agent links neither
 // the supervisor nor its logger.
 //
 // Version 1, JSON over HTTPS. {name} is the runner's name and the bearer is
@@ -7,6 +7,11 @@
 //
 //	POST /v1/runners/{name}/claim  {}              200 ClaimAnswer
 //	POST /v1/runners/{name}/start  {"token":"…"}   200 StartAnswer
+//
+// The witness on a host asks one question of its own, with a projected token
+// whose audience is runnerward-host. Which node it speaks for is in the token:
+//
+//	POST /v1/host                  HostRequest     200 HostAnswer
 //
 // Any other answer has the body [Error]. Final is true for 400, 404, 405, 409,
 // 413 and 415: the same question will never be answered otherwise. It is false

@@ -104,6 +104,9 @@ func (s *Script) Decide(c Cast, gate runner.Gate, reasons ...string) (runner.Dec
 	return Decision(digest, s.Now, reasons...), nil
 }
 
+// PutBlob stores an attachment that no event of a story stores by itself.
+func (s *Script) PutBlob(b []byte) (runner.Digest, error) { return s.putBlob(b) }
+
 // CompletedStory is the life of a job that ran to its end, without the
 // optional Reported.
 func CompletedStory() []runner.Kind {

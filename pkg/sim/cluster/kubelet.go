@@ -67,6 +67,7 @@ func (c *Cluster) sync(ctx context.Context, wg *sync.WaitGroup) {
 			// pkg/controller/podgc deletes pods bound to a node that does not exist.
 			c.orphans[pod.UID] = true
 			wg.Go(func() { c.later(ctx, c.opts.PodGC, func() { c.collect(pod) }) })
+		case pod.Namespace != c.opts.Namespace: // a daemon's, which nobody runs here
 		case !ok, c.dead[accessor(node).GetUID()], c.changed[pod.UID] != nil, terminal(pod):
 		default:
 			changed := make(chan struct{}, 1)
