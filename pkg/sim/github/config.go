@@ -168,6 +168,8 @@ type Server struct {
 	deliveries   []delivery
 	nextDelivery int64
 	orgSubject   []string // the organization's template for sub
+
+	standIns standIns // its lock is never held together with mu
 }
 
 // New makes a GitHub with one organization and its default runner group.
@@ -193,13 +195,14 @@ func New(cfg Config) *Server {
 }
 
 // Close ends every held poll with 503, so that an HTTP server around the
-// simulator can shut down. Requests after it are served as before, except
-// that no poll is held any more.
+// simulator can shut down, and every runner of [Server.ConnectRunner]. Requests
+// after it are served as before, except that no poll is held any more.
 func (s *Server) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
 	s.changed()
+	s.mu.Unlock()
+	s.endStandIns()
 }
 
 // changed wakes every held poll. The caller holds the lock.

@@ -229,7 +229,7 @@ func listRequests(s *Server, r *http.Request) (any, error) {
 // empty, has to come as a bearer token.
 func (s *Server) Control(token string) http.Handler {
 	mux := http.NewServeMux()
-	table := controls()
+	table := append(controls(), worldControls()...)
 	for _, c := range table {
 		mux.HandleFunc(c.Method+" "+controlPath+c.Path, func(w http.ResponseWriter, r *http.Request) {
 			out, err := c.do(s, r)
