@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 )
 
 // served starts the command and returns its URL and a client that trusts it and
@@ -168,6 +170,36 @@ func TestTheFlagsReachTheSimulator(t *testing.T) {
 		"LeaseTTL:7s IdleReap:8s URL:https://hook.example StatusCode:200 Events:[deployment_review]") {
 		if !strings.Contains(got, want) {
 			t.Errorf("the configuration is %s, want %s", got, want)
+		}
+	}
+}
+
+// TestTheSimulatorsDocumentationIsComplete finds every flag, control call and
+// fault in docs/simulator.md.
+func TestTheSimulatorsDocumentationIsComplete(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "simulator.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	var o gitHubOptions
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	o.register(flags)
+	flags.VisitAll(func(f *flag.Flag) {
+		if !strings.Contains(text, "`--"+f.Name+"`") {
+			t.Errorf("--%s is not documented", f.Name)
+		}
+	})
+	for _, f := range simgithub.Menu() {
+		if !strings.Contains(text, "`"+string(f.Kind)+"`") {
+			t.Errorf("the fault %s is not documented", f.Kind)
+		}
+	}
+	for _, c := range simgithub.Controls() {
+		// The verbs of a run share one cell: `POST runs/{run}/approve`, `/reject`.
+		if last := c.Path[strings.LastIndex(c.Path, "/")+1:]; !strings.Contains(text, "`"+c.Method+" "+c.Path+"`") &&
+			!(strings.HasPrefix(c.Path, "runs/{run}/") && strings.Contains(text, "`/"+last+"`")) {
+			t.Errorf("%s %s is not documented", c.Method, c.Path)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 
 // worldControls change what people and machines around GitHub change: its
 // clock, runners, a runner group, what a repository holds.
-func worldControls() []control {
-	return []control{
+func worldControls() []Control {
+	return []Control{
 		{"GET", "state", "all that the simulator knows, without credentials", ``, func(s *Server, _ *http.Request) (any, error) { return s.Dump(), nil }},
 		{"POST", "clock/advance", "move the simulator's clock ahead: all that falls due happens", `{"by":"10m"}`, advance},
 		{"POST", "runners/connect", "run a stand-in for the runner of a JIT config, or of a registered name, inside the simulator", `{"name":"runner-1"}`, connectRunner},

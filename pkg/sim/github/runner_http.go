@@ -146,21 +146,6 @@ func resolve(base, name string) string {
 	return b.ResolveReference(&url.URL{Path: name}).String()
 }
 
-// github is the texts of the context of that name.
-func (w *worker) github() map[string]string {
-	out := map[string]string{}
-	m, _ := w.req.ContextData["github"].(map[string]any)
-	items, _ := m["d"].([]any)
-	for _, item := range items {
-		pair, _ := item.(map[string]any)
-		name, isName := pair["k"].(string)
-		if value, isText := pair["v"].(string); isName && isText {
-			out[name] = value
-		}
-	}
-	return out
-}
-
 // call sends one request. What may pass (no answer, 429, 5xx) is tried again
 // until the context ends, waiting 1 to 30 s; any other refusal is an error.
 func (c *connection) call(ctx context.Context, method, u, token string, in, out any) error {
