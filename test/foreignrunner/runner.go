@@ -49,15 +49,23 @@ type Runner struct {
 	session  string
 }
 
-// settings is RunnerSettings in ConfigurationStore.cs.
+// settings is RunnerSettings in ConfigurationStore.cs. Newtonsoft reads texts as
+// the numbers and truth values that they name.
 type settings struct {
-	AgentID     uint64 `json:"AgentId"`
+	AgentID     uint64 `json:"AgentId,string"`
 	AgentName   string
-	PoolID      int `json:"PoolId"`
+	PoolID      int `json:"PoolId,string"`
 	ServerURLV2 string
 	WorkFolder  string
-	UseV2Flow   bool
-	Ephemeral   bool
+	UseV2Flow   truth
+	Ephemeral   truth
+}
+
+type truth bool
+
+func (b *truth) UnmarshalJSON(text []byte) error {
+	*b = truth(strings.EqualFold(strings.Trim(string(text), `"`), "true"))
+	return nil
 }
 
 // Configure takes a JIT configuration as Runner.cs does: a map of file names to

@@ -31,7 +31,9 @@
 // long poll, acknowledgement, the whole job message, renewal, every TaskResult,
 // step updates in numbers, addresses for logs, and errors in the shapes that its
 // clients tell apart. test/foreignrunner is a client written from that source
-// alone. The stock runner itself has not been run against it. [Runner] is a
+// alone, and the protocol code of an independent runner
+// (ChristopherHX/github-act-runner, commit 25b9930) has run a job against it. The
+// stock runner itself has not. [Runner] is a
 // stand-in for it that speaks the same protocol over HTTP only;
 // [Server.ConnectRunner] runs one inside the simulator.
 //

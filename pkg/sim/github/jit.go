@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -38,18 +40,14 @@ func (s *Server) jitConfig(a *agent) (string, error) {
 	if work == "" {
 		work = "_work"
 	}
-	fips := "True"
-	if s.cfg.PKCS1Runners {
-		fips = "False"
-	}
 	files := map[string]any{
 		".runner": runnerFile{
 			AgentID: a.id, AgentName: a.name, PoolID: 1, PoolName: "Default", WorkFolder: work,
 			ServerURL: s.cfg.BaseURL + brokerPath + "/", ServerURLV2: s.cfg.BaseURL + brokerPath + "/",
-			GitHubURL: s.cfg.BaseURL + "/" + s.cfg.Org, UseV2Flow: true, Ephemeral: true, DisableUpdate: a.noUpdate,
+			GitHubURL: s.cfg.BaseURL + "/" + s.cfg.Org, UseV2Flow: true, Ephemeral: true, DisableUpdate: netBool(a.noUpdate),
 		},
 		".credentials": credentialsFile{Scheme: "OAuth", Data: credentialsData{
-			ClientID: a.client, AuthorizationURL: s.tokenURL(), RequireFipsCryptography: fips,
+			ClientID: a.client, AuthorizationURL: s.tokenURL(), RequireFipsCryptography: netBool(!s.cfg.PKCS1Runners),
 		}},
 		".credentials_rsaparams": exportKey(a.key),
 	}
@@ -68,18 +66,39 @@ func (s *Server) jitConfig(a *agent) (string, error) {
 func (s *Server) tokenURL() string { return s.cfg.BaseURL + brokerPath + "/oauth2/token" }
 
 // The files of a runner's root; names as in actions/runner ConfigurationStore.cs.
+// Every value is text, which .NET reads as the number or truth value that it
+// names: other runners rely on it (ChristopherHX/github-act-runner
+// actions_runner_compat.go, DotnetAgent).
 type runnerFile struct {
-	AgentID       int64  `json:"AgentId"`
-	AgentName     string `json:"AgentName"`
-	PoolID        int64  `json:"PoolId"`
-	PoolName      string `json:"PoolName"`
-	ServerURL     string `json:"ServerUrl"`
-	ServerURLV2   string `json:"ServerUrlV2"`
-	GitHubURL     string `json:"GitHubUrl"`
-	WorkFolder    string `json:"WorkFolder"`
-	UseV2Flow     bool   `json:"UseV2Flow"`
-	Ephemeral     bool   `json:"Ephemeral"`
-	DisableUpdate bool   `json:"DisableUpdate"`
+	AgentID       int64   `json:"AgentId,string"`
+	AgentName     string  `json:"AgentName"`
+	PoolID        int64   `json:"PoolId,string"`
+	PoolName      string  `json:"PoolName"`
+	ServerURL     string  `json:"ServerUrl"`
+	ServerURLV2   string  `json:"ServerUrlV2"`
+	GitHubURL     string  `json:"GitHubUrl"`
+	WorkFolder    string  `json:"WorkFolder"`
+	UseV2Flow     netBool `json:"UseV2Flow"`
+	Ephemeral     netBool `json:"Ephemeral"`
+	DisableUpdate netBool `json:"DisableUpdate"`
+}
+
+// netBool is a truth value as .NET writes it: "True" or "False".
+type netBool bool
+
+// MarshalJSON writes it as text.
+func (b netBool) MarshalJSON() ([]byte, error) {
+	if b {
+		return []byte(`"True"`), nil
+	}
+	return []byte(`"False"`), nil
+}
+
+// UnmarshalJSON reads a text or a truth value.
+func (b *netBool) UnmarshalJSON(text []byte) error {
+	v, err := strconv.ParseBool(strings.Trim(string(text), `"`))
+	*b = netBool(v)
+	return err
 }
 
 // credentialsFile is actions/runner CredentialData.cs. The runner signs its
@@ -92,9 +111,9 @@ type credentialsFile struct {
 }
 
 type credentialsData struct {
-	ClientID                string `json:"clientId"`
-	AuthorizationURL        string `json:"authorizationUrl"`
-	RequireFipsCryptography string `json:"requireFipsCryptography"`
+	ClientID                string  `json:"clientId"`
+	AuthorizationURL        string  `json:"authorizationUrl"`
+	RequireFipsCryptography netBool `json:"requireFipsCryptography"`
 }
 
 // rsaParams is .NET's RSAParameters as the runner stores it (IRSAKeyManager.cs).

@@ -43,7 +43,7 @@ func (s *Server) blobURL(field string) func(*http.Request) answer {
 		id := newGUID()
 		return ok(map[string]any{
 			field: s.cfg.BaseURL + blobPath + id + "?sig=" + s.blobSignature(id), "blob_storage_type": "BLOB_STORAGE_TYPE_AZURE",
-			"soft_size_limit": 1 << 20,
+			"soft_size_limit": "1048576", // an int64 of protobuf is text in JSON
 		})
 	}
 }

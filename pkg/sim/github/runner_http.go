@@ -90,7 +90,7 @@ func (c *connection) authenticate(ctx context.Context) error {
 
 func (c *connection) assertion() (string, error) {
 	algorithm := jose.RS256
-	if strings.EqualFold(c.cred.RequireFipsCryptography, "true") {
+	if c.cred.RequireFipsCryptography {
 		algorithm = jose.PS256
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: c.key}, nil)
