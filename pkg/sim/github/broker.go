@@ -177,7 +177,7 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := callerOf(r).cred.agent
-	a, refused := s.beginRunnerPoll(r, id)
+	a, session, refused := s.beginRunnerPoll(r, id)
 	if a == nil {
 		refused.write(w)
 		return
@@ -188,7 +188,6 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 		a.polls--
 		a.seen = s.now()
 	}()
-	session := a.session
 	out := answer{status: http.StatusAccepted}
 	err := s.await(r.Context(), s.cfg.PollHold, func(bool) bool {
 		if s.state.agents[id] != a {
@@ -208,22 +207,23 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 	writePoll(w, out, err)
 }
 
-func (s *Server) beginRunnerPoll(r *http.Request, id int64) (*agent, answer) {
+// beginRunnerPoll returns the runner and the session that it polls with.
+func (s *Server) beginRunnerPoll(r *http.Request, id int64) (*agent, string, answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
 	a := s.state.agents[id]
 	if a == nil {
-		return nil, agentGone()
+		return nil, "", agentGone()
 	}
 	if a.session == "" || r.URL.Query().Get("sessionId") != a.session {
-		return nil, runnerSessionExpired()
+		return nil, "", runnerSessionExpired()
 	}
 	a.polls++
 	if a.idleAt.IsZero() {
 		a.idleAt = s.now()
 	}
-	return a, answer{}
+	return a, a.session, answer{}
 }
 
 func (s *Server) nextForRunner(a *agent) any {
