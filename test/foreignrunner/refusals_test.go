@@ -5,7 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/test/foreignrunner"
@@ -105,6 +108,38 @@ func TestAJobIsAcquiredOnceAndCancelledThroughItsRunner(t *testing.T) {
 		}
 		if id, _, err := m.Cancellation(); id != j.ID || err != nil {
 			t.Errorf("Cancellation() = %s, %v, want %s", id, err, j.ID)
+		}
+	})
+}
+
+// TestThePollBesideAJobOutlivesIt is how a runner waits for a cancellation while
+// its worker reports the end.
+func TestThePollBesideAJobOutlivesIt(t *testing.T) {
+	bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
+		run := w.dispatch()
+		r := w.connect(w.jit("r1"))
+		j := w.acquire(r)
+		if err := w.sim.FinishJob(run.JobID, "success"); err == nil {
+			t.Error("FinishJob() says that it reached a runner that does not know its message")
+		}
+		beside := make(chan error, 1)
+		go func() {
+			m, err := r.GetMessage(t.Context(), "Busy")
+			if m != nil {
+				err = fmt.Errorf("message %+v", m)
+			}
+			beside <- err
+		}()
+		synctest.Wait()
+		if err := r.Complete(t.Context(), j, "succeeded"); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := <-beside; err != nil || time.Since(begin) != 50*time.Second {
+			t.Errorf("the poll ended after %v with %v, want no news after its hold", time.Since(begin), err)
+		}
+		if _, err := r.GetMessage(t.Context(), "Online"); !errors.Is(err, foreignrunner.ErrRunnerNotFound) {
+			t.Errorf("the next GetMessage() = %v, want %v", err, foreignrunner.ErrRunnerNotFound)
 		}
 	})
 }

@@ -150,7 +150,7 @@ func (s *Server) connect(r *http.Request, a *agent) answer {
 		return vssError(http.StatusConflict, "TaskAgentSessionConflictException",
 			"The runner "+a.name+" already has an active session.")
 	}
-	a.used, a.session, a.seen = true, newGUID(), s.now()
+	a.used, a.session, a.seen, a.standIn = true, newGUID(), s.now(), b.OwnerName == standInOwner
 	s.changed()
 	return ok(map[string]any{
 		"sessionId": a.session, "ownerName": b.OwnerName, "agent": s.showAgent(a), "encryptionKey": nil,
@@ -191,6 +191,12 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 	out := answer{status: http.StatusAccepted}
 	err := s.await(r.Context(), s.cfg.PollHold, func(bool) bool {
 		if s.state.agents[id] != a {
+			// A poll that goes on beside the end of its runner's job is not
+			// broken off: the runner ends by itself and would take the error
+			// for the loss of its registration. Assumed.
+			if a.finished {
+				return false
+			}
 			out = agentGone()
 			return true
 		}

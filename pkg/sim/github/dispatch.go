@@ -292,8 +292,9 @@ func (s *Server) Rerun(runID int64, by string) (Run, error) {
 }
 
 // FinishJob makes the steps of a job in progress end now with this conclusion
-// (success, failure or cancelled): its runner is told on its next poll and
-// reports the completion. It returns an error if no runner runs the job.
+// (success, failure, cancelled or skipped): its runner is told on its next poll
+// and reports the completion. It returns an error if no [Runner] runs the job:
+// another runner ends its steps itself.
 func (s *Server) FinishJob(jobID, conclusion string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,6 +305,9 @@ func (s *Server) FinishJob(jobID, conclusion string) error {
 	}
 	if resultOf(conclusion) == "" {
 		return fmt.Errorf("%q is not a conclusion", conclusion)
+	}
+	if a := s.state.agents[j.RunnerID]; a == nil || !a.standIn {
+		return fmt.Errorf("job %s runs on %s, which is no stand-in: cancel its run, or give a run a duration", jobID, j.RunnerName)
 	}
 	j.tellFinish = conclusion
 	s.changed()

@@ -61,6 +61,7 @@
 //     with 403;
 //   - the statuses of the broker's errors (404 for a runner or an offer that is
 //     gone, 400 for a session, 403 for a version): a runner looks at errorKind;
+//   - a runner's poll in progress is not broken off by the end of its own job;
 //   - a JIT config opens one session, ever: a session that the server ended
 //     cannot be recreated;
 //   - the server verifies an assertion by the algorithm of the credentials and

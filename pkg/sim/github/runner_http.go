@@ -42,13 +42,17 @@ func (r Runner) connect(ctx context.Context, jit string) (*connection, error) {
 		ID string `json:"sessionId"`
 	}
 	if err := c.call(ctx, http.MethodPost, c.broker("session"), c.token, map[string]any{
-		"ownerName": "simulated", "agent": map[string]any{"id": c.file.AgentID, "name": c.file.AgentName},
+		"ownerName": standInOwner, "agent": map[string]any{"id": c.file.AgentID, "name": c.file.AgentName},
 	}, &session); err != nil {
 		return nil, fmt.Errorf("open the session: %w", err)
 	}
 	c.session = session.ID
 	return c, nil
 }
+
+// standInOwner is the owner of a stand-in's session, by which the simulator knows
+// it from other runners.
+const standInOwner = "simulated"
 
 func decodeJIT(jit string, into map[string]any) error {
 	b, err := base64.StdEncoding.DecodeString(jit)

@@ -125,6 +125,7 @@ func (s *Server) completeJob(r *http.Request, j *job) answer {
 	}
 	s.complete(j, conclusion, s.now())
 	if a := s.state.agents[j.RunnerID]; a != nil {
+		a.finished = true
 		s.deregister(a)
 	}
 	return noContent()

@@ -24,9 +24,10 @@ type StandIn struct {
 
 // standIns are those that run.
 type standIns struct {
-	mu    sync.Mutex
-	all   map[string]*running // by lower-case name
-	group sync.WaitGroup
+	mu     sync.Mutex
+	all    map[string]*running // by lower-case name
+	closed bool
+	group  sync.WaitGroup
 }
 
 type running struct {
@@ -48,25 +49,39 @@ func (s *Server) ConnectRunner(ctx context.Context, in StandIn) error {
 	life, kill := context.WithCancel(context.WithoutCancel(ctx))
 	sigterm := make(chan struct{})
 	r := &running{stop: sync.OnceFunc(func() { close(sigterm) }), kill: kill, done: make(chan struct{})}
-	s.standIns.mu.Lock()
-	if s.standIns.all == nil {
-		s.standIns.all = map[string]*running{}
-	}
-	s.standIns.all[name] = r
-	s.standIns.mu.Unlock()
 	var hook func(context.Context, map[string]string) error
 	if in.HookFails {
 		hook = func(context.Context, map[string]string) error { return errors.New("the hook is to fail") }
 	}
-	s.standIns.group.Go(func() {
+	if err := s.standIns.start(name, r, func() {
 		defer kill()
 		Runner{Client: &http.Client{Transport: inProcess{s}}, Stop: sigterm}.Run(life, jit, hook)
-		s.standIns.mu.Lock()
-		delete(s.standIns.all, name)
-		s.standIns.mu.Unlock()
+	}); err != nil {
+		kill()
+		return err
+	}
+	return s.awaitSession(ctx, a, r.done)
+}
+
+// start runs a stand-in and lists it until its end.
+func (all *standIns) start(name string, r *running, run func()) error {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.closed {
+		return errClosed
+	}
+	if all.all == nil {
+		all.all = map[string]*running{}
+	}
+	all.all[name] = r
+	all.group.Go(func() {
+		run()
+		all.mu.Lock()
+		delete(all.all, name)
+		all.mu.Unlock()
 		close(r.done)
 	})
-	return s.awaitSession(ctx, a, r.done)
+	return nil
 }
 
 // unusedJIT is the configuration of the runner that is meant.
@@ -145,6 +160,7 @@ func (s *Server) StandIns() []string {
 // endStandIns kills all and waits for their end.
 func (s *Server) endStandIns() {
 	s.standIns.mu.Lock()
+	s.standIns.closed = true
 	for _, r := range s.standIns.all {
 		r.kill()
 	}

@@ -196,6 +196,9 @@ type agent struct {
 	jobID    string    // offered or running
 	busy     bool
 	hadJob   bool
+	// finished says that its own report ended its job and its registration.
+	finished bool
+	standIn  bool // it is a [Runner], which understands finishMessage
 	nextMsg  int64
 }
 
