@@ -109,6 +109,10 @@ const (
 	runnerVersionNews = "Runner version v2.336.0 is deprecated and cannot receive messages."
 )
 
+// FaultVersion is 403: the broker refuses the version of the runner. It is for
+// the session and the messages of runners.
+const FaultVersion FaultKind = "runner-version-deprecated"
+
 // brokerFailure is actions/runner BrokerError.cs.
 type brokerFailure struct {
 	Source  string `json:"source"`

@@ -21,37 +21,36 @@ type FaultKind string
 // transport itself repeats a GET that is dropped on a kept connection: it takes
 // two drops to be seen.
 const (
-	FaultStatus           FaultKind = "status"                    // Status, with Retry-After if RetryAfter > 0
-	FaultUnauthorized     FaultKind = "unauthorized"              // 401 as the service gives it
-	FaultDrop             FaultKind = "drop"                      // the connection ends without an answer; see above
-	FaultHang             FaultKind = "hang"                      // for Duration, or until the client gives up
-	FaultEmpty            FaultKind = "empty"                     // 200 without a body (actions-runner-controller#4285)
-	FaultHTML             FaultKind = "html"                      // Status (default 503) with an HTML page
-	FaultText             FaultKind = "text"                      // the service's own error body, but as text/plain
-	FaultNullStatistics   FaultKind = "null-statistics"           // rewrite: statistics are null
-	FaultNoQueueURL       FaultKind = "no-queue-url"              // rewrite: messageQueueUrl is empty (actions-runner-controller#4370)
-	FaultDuplicateMessage FaultKind = "duplicate-message"         // the same items come again under a new id
-	FaultUnknownMessage   FaultKind = "unknown-message"           // rewrite: unknown outer messageType
-	FaultUnknownItem      FaultKind = "unknown-item"              // rewrite: one more item of an unknown type
-	FaultByteOrderMark    FaultKind = "byte-order-mark"           // rewrite: a UTF-8 BOM before the body
-	FaultThrottled        FaultKind = "throttled"                 // 429, Retry-After RetryAfter or 2 s
-	FaultRateLimited      FaultKind = "rate-limited"              // 403, nothing remains until RetryAfter or 30 s from now
-	FaultSecondaryLimit   FaultKind = "secondary-limit"           // 403, Retry-After RetryAfter or 5 s
-	FaultTruncated        FaultKind = "truncated"                 // rewrite: half of the body
-	FaultNull             FaultKind = "null"                      // 200 and null
-	FaultWrongType        FaultKind = "wrong-type"                // 200 and ["surprise"]
-	FaultRedirect         FaultKind = "redirect"                  // 302 to another host
-	FaultEcho             FaultKind = "echo"                      // 400 that repeats credential and body
-	FaultClockSkew        FaultKind = "clock-skew"                // rewrite: Date is Duration ahead, ten minutes unless told
-	FaultStaleStatistics  FaultKind = "stale-statistics"          // rewrite: counters of ghosts
-	FaultSessionGone      FaultKind = "session-gone"              // the session ends, then the request goes on
-	FaultPoisonItem       FaultKind = "poison-item"               // rewrite: one more item with a field of a wrong type
-	FaultReversed         FaultKind = "reversed"                  // rewrite: the items in reverse order
-	FaultEarlyEnd         FaultKind = "early-end"                 // rewrite: JobCompleted beside each JobStarted
-	FaultCountOnly        FaultKind = "count-only"                // rewrite: count 1, empty value
-	FaultNoToken          FaultKind = "no-token"                  // rewrite: token is null
-	FaultNoExpiry         FaultKind = "no-expiry"                 // rewrite: token is a JWT without exp
-	FaultVersion          FaultKind = "runner-version-deprecated" // 403: the broker refuses the runner's version
+	FaultStatus           FaultKind = "status"            // Status, with Retry-After if RetryAfter > 0
+	FaultUnauthorized     FaultKind = "unauthorized"      // 401 as the service gives it
+	FaultDrop             FaultKind = "drop"              // the connection ends without an answer; see above
+	FaultHang             FaultKind = "hang"              // for Duration, or until the client gives up
+	FaultEmpty            FaultKind = "empty"             // 200 without a body (actions-runner-controller#4285)
+	FaultHTML             FaultKind = "html"              // Status (default 503) with an HTML page
+	FaultText             FaultKind = "text"              // the service's own error body, but as text/plain
+	FaultNullStatistics   FaultKind = "null-statistics"   // rewrite: statistics are null
+	FaultNoQueueURL       FaultKind = "no-queue-url"      // rewrite: messageQueueUrl is empty (actions-runner-controller#4370)
+	FaultDuplicateMessage FaultKind = "duplicate-message" // the same items come again under a new id
+	FaultUnknownMessage   FaultKind = "unknown-message"   // rewrite: unknown outer messageType
+	FaultUnknownItem      FaultKind = "unknown-item"      // rewrite: one more item of an unknown type
+	FaultByteOrderMark    FaultKind = "byte-order-mark"   // rewrite: a UTF-8 BOM before the body
+	FaultThrottled        FaultKind = "throttled"         // 429, Retry-After RetryAfter or 2 s
+	FaultRateLimited      FaultKind = "rate-limited"      // 403, nothing remains until RetryAfter or 30 s from now
+	FaultSecondaryLimit   FaultKind = "secondary-limit"   // 403, Retry-After RetryAfter or 5 s
+	FaultTruncated        FaultKind = "truncated"         // rewrite: half of the body
+	FaultNull             FaultKind = "null"              // 200 and null
+	FaultWrongType        FaultKind = "wrong-type"        // 200 and ["surprise"]
+	FaultRedirect         FaultKind = "redirect"          // 302 to another host
+	FaultEcho             FaultKind = "echo"              // 400 that repeats credential and body
+	FaultClockSkew        FaultKind = "clock-skew"        // rewrite: Date is Duration ahead, ten minutes unless told
+	FaultStaleStatistics  FaultKind = "stale-statistics"  // rewrite: counters of ghosts
+	FaultSessionGone      FaultKind = "session-gone"      // the session ends, then the request goes on
+	FaultPoisonItem       FaultKind = "poison-item"       // rewrite: one more item with a field of a wrong type
+	FaultReversed         FaultKind = "reversed"          // rewrite: the items in reverse order
+	FaultEarlyEnd         FaultKind = "early-end"         // rewrite: JobCompleted beside each JobStarted
+	FaultCountOnly        FaultKind = "count-only"        // rewrite: count 1, empty value
+	FaultNoToken          FaultKind = "no-token"          // rewrite: token is null
+	FaultNoExpiry         FaultKind = "no-expiry"         // rewrite: token is a JWT without exp
 )
 
 // Fault is one entry of the menu, for requests that match.
