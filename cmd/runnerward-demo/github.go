@@ -8,12 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,73 +20,6 @@ import (
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 )
-
-// gitHubOptions are the flags of "runnerward-demo github".
-type gitHubOptions struct {
-	listen, dir, org, token, controlToken, assign, readyFile string
-	ghes, plain                                              bool
-	pollHold, sessionTTL                                     time.Duration
-	seed                                                     uint64
-}
-
-const gitHubUsage = `runnerward-demo github serves the simulated GitHub alone, for other scale set
-clients, runners and REST clients: see docs/simulator.md and the page at /_sim/.
-
-`
-
-func gitHubCommand(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var o gitHubOptions
-	flags := flag.NewFlagSet("runnerward-demo github", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, gitHubUsage); flags.PrintDefaults() }
-	flags.StringVar(&o.listen, "listen", "127.0.0.1:8443", "address to listen on; other than loopback only with --control-token")
-	flags.StringVar(&o.dir, "dir", "runnerward-github", "folder for ca.crt, app.pem and token")
-	flags.StringVar(&o.org, "org", "octo-org", "the organization")
-	flags.StringVar(&o.token, "token", "", "personal access token to accept (default: a random one)")
-	flags.StringVar(&o.controlToken, "control-token", "", "bearer token of the control API (default: none)")
-	flags.StringVar(&o.assign, "assign", "random", "which idle runner gets a job: random, as on GitHub, or oldest")
-	flags.StringVar(&o.readyFile, "ready-file", "", "file to write the base URL to once it is served")
-	flags.BoolVar(&o.ghes, "ghes", false, "the flow of GitHub Enterprise Server: JobAvailable, acquire, JobAssigned")
-	flags.BoolVar(&o.plain, "plain-http", false, "serve HTTP without TLS")
-	flags.DurationVar(&o.pollHold, "poll-hold", 50*time.Second, "how long a poll without news is held")
-	flags.DurationVar(&o.sessionTTL, "session-ttl", 5*time.Minute, "how long a session outlives its client")
-	flags.Uint64Var(&o.seed, "seed", 1, "of everything that is random and no credential")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return 2
-	}
-	err := o.check(flags.Args())
-	if err == nil {
-		err = o.serve(ctx, stdout)
-	}
-	if misuse, ok := errors.AsType[*usageError](err); ok {
-		fmt.Fprintln(stderr, "runnerward-demo github:", misuse.what)
-		return 2
-	}
-	if err != nil {
-		fmt.Fprintln(stderr, "runnerward-demo github:", err)
-		return 1
-	}
-	return 0
-}
-
-func (o gitHubOptions) check(rest []string) error {
-	host, _, err := net.SplitHostPort(o.listen)
-	ip := net.ParseIP(host)
-	switch {
-	case len(rest) > 0:
-		return &usageError{fmt.Sprintf("unexpected argument %q", rest[0])}
-	case err != nil:
-		return &usageError{fmt.Sprintf("--listen %q is not HOST:PORT", o.listen)}
-	case o.controlToken == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()):
-		return &usageError{fmt.Sprintf("--listen %s is reachable from outside, and whoever reaches the control API can do everything: give --control-token, or listen on 127.0.0.1", o.listen)}
-	case o.assign != "random" && o.assign != "oldest":
-		return &usageError{fmt.Sprintf("--assign %q is neither random nor oldest", o.assign)}
-	}
-	return nil
-}
 
 // serve runs until the context ends.
 func (o gitHubOptions) serve(ctx context.Context, stdout io.Writer) error {
@@ -99,12 +31,22 @@ func (o gitHubOptions) serve(ctx context.Context, stdout io.Writer) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close()
-	base := "https://" + listener.Addr().String()
-	var config *tls.Config
+	base, host := "https://"+listener.Addr().String(), ""
 	if o.plain {
 		base = "http://" + listener.Addr().String()
-	} else if config, err = o.certificate(); err != nil {
-		return err
+	}
+	if o.url != "" {
+		u, err := url.Parse(o.url)
+		if err != nil {
+			return err
+		}
+		base, host = strings.TrimRight(o.url, "/"), u.Hostname()
+	}
+	var config *tls.Config
+	if !o.plain {
+		if config, err = o.certificate(host); err != nil {
+			return err
+		}
 	}
 	sim, err := o.simulator(base)
 	if err != nil {
@@ -124,7 +66,7 @@ func (o gitHubOptions) serve(ctx context.Context, stdout io.Writer) error {
 	}()
 	o.introduce(stdout, base)
 	if o.readyFile != "" {
-		if err := os.WriteFile(o.readyFile, []byte(base+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(o.readyFile, []byte(base+" "+listener.Addr().String()+"\n"), 0o600); err != nil {
 			return fmt.Errorf("write --ready-file: %w", err)
 		}
 	}
@@ -139,7 +81,8 @@ func (o gitHubOptions) serve(ctx context.Context, stdout io.Writer) error {
 	return server.Shutdown(shut)
 }
 
-func (o gitHubOptions) certificate() (*tls.Config, error) {
+// certificate is for loopback and, if there is one, this host.
+func (o gitHubOptions) certificate(host string) (*tls.Config, error) {
 	ca, err := newAuthority()
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate authority: %w", err)
@@ -147,7 +90,11 @@ func (o gitHubOptions) certificate() (*tls.Config, error) {
 	if err := os.WriteFile(filepath.Join(o.dir, "ca.crt"), ca.pem, 0o644); err != nil {
 		return nil, fmt.Errorf("write ca.crt: %w", err)
 	}
-	return ca.server("github.sim")
+	hosts := []string{"github.sim"}
+	if host != "" && host != hosts[0] {
+		hosts = append(hosts, host)
+	}
+	return ca.server("github.sim", hosts...)
 }
 
 // simulator is a GitHub with the key and the token that are written to the folder.
@@ -169,14 +116,17 @@ func (o *gitHubOptions) simulator(base string) (*simgithub.Server, error) {
 			return nil, fmt.Errorf("write %s: %w", name, err)
 		}
 	}
-	assign := simgithub.AssignRandom(o.seed)
+	c := o.config
+	c.BaseURL, c.Org, c.Token, c.TokenUser = base, o.org, o.token, o.tokenUser
+	c.AppClientID, c.AppInstallationID, c.AppKey = gitHubClientID, gitHubInstallation, &key.PublicKey
 	if o.assign == "oldest" {
-		assign = simgithub.AssignOldest
+		c.Assign = simgithub.AssignOldest
 	}
-	return simgithub.New(simgithub.Config{
-		BaseURL: base, Org: o.org, GHES: o.ghes, PollHold: o.pollHold, SessionTTL: o.sessionTTL, Token: o.token,
-		AppClientID: gitHubClientID, AppInstallationID: gitHubInstallation, AppKey: &key.PublicKey, Assign: assign, Seed: o.seed,
-	}), nil
+	sim := simgithub.New(c)
+	if o.tokenUser != "" {
+		sim.AddUser(o.tokenUser)
+	}
+	return sim, nil
 }
 
 // The App that the simulator knows.

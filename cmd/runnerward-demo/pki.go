@@ -48,8 +48,9 @@ func newAuthority() (*authority, error) {
 	return ca, nil
 }
 
-// issue makes a certificate for this name on loopback, for servers and clients.
-func (ca *authority) issue(name string) (certPEM, keyPEM []byte, err error) {
+// issue makes a certificate for this name on loopback and on these hosts, which
+// are names or addresses, for servers and clients.
+func (ca *authority) issue(name string, hosts ...string) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -64,6 +65,13 @@ func (ca *authority) issue(name string) (certPEM, keyPEM []byte, err error) {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
 	if err != nil {
@@ -89,9 +97,9 @@ func (ca *authority) write(dir, name string) error {
 	return os.WriteFile(filepath.Join(dir, name+".key"), key, 0o600)
 }
 
-// server is the TLS configuration of a simulator.
-func (ca *authority) server(name string) (*tls.Config, error) {
-	cert, key, err := ca.issue(name)
+// server is the TLS configuration of a simulator, on loopback and these hosts.
+func (ca *authority) server(name string, hosts ...string) (*tls.Config, error) {
+	cert, key, err := ca.issue(name, hosts...)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,9 @@ import (
 func TestNoSecretGetsOut(t *testing.T) {
 	endpoints := map[string]point{}
 	for _, p := range stories()[0].points(t) {
-		endpoints[p.method+" "+p.path] = p
+		if !p.ofRunner {
+			endpoints[p.method+" "+p.path] = p
+		}
 	}
 	if len(endpoints) < 20 {
 		t.Fatalf("%d endpoints, want all that a deploy uses", len(endpoints))

@@ -22,6 +22,7 @@ type point struct {
 	method, path string
 	nth          int
 	step         runner.Kind // what was recorded last before it
+	ofRunner     bool        // the runner made it, not the daemon
 }
 
 func (p point) String() string { return fmt.Sprintf("%s %s after %s", p.method, p.path, p.step) }
@@ -96,7 +97,7 @@ func (b *bench) eventually(ok func() bool) bool {
 }
 
 // points plays a story undisturbed and lists every kind of request that the
-// daemon makes at every step of it.
+// daemon and its runner make at every step of it.
 func (s story) points(t *testing.T) (out []point) {
 	s.run(t, func(t *testing.T, b *bench) {
 		job := s.play(b)
@@ -107,17 +108,15 @@ func (s story) points(t *testing.T) (out []point) {
 		nth := map[string]int{}
 		seen := map[string]bool{}
 		for _, r := range b.world.GitHub.Requests() {
-			if !slices.Contains([]string{"app", "installation", "registration", "admin", "queue", "anonymous"}, r.Caller) {
-				continue
-			}
-			if strings.HasPrefix(r.Path, "/broker/") { // the runner's
+			ofRunner := strings.HasPrefix(r.Path, "/broker/")
+			if !ofRunner && !slices.Contains([]string{"app", "installation", "registration", "admin", "queue", "anonymous"}, r.Caller) {
 				continue
 			}
 			path := r.Path
 			for range 3 {
 				path = numbered.ReplaceAllString(path, "/*$2")
 			}
-			p := point{method: r.Method, path: path, nth: nth[r.Method+path]}
+			p := point{method: r.Method, path: path, nth: nth[r.Method+path], ofRunner: ofRunner}
 			nth[r.Method+path]++
 			for _, rec := range records {
 				if !rec.At.After(r.Time) {
@@ -157,8 +156,8 @@ func lives(i int, spec simgithub.FaultSpec, all map[string][]point) (out []life)
 	endpoints := 0
 	for _, s := range stories() {
 		for _, p := range all[s.name] {
-			if spec.Where != nil && !spec.Where(p.method, p.path) {
-				continue
+			if p.ofRunner != (spec.Kind == simgithub.FaultVersion) || spec.Where != nil && !spec.Where(p.method, p.path) {
+				continue // only a runner meets FaultVersion, and nothing else is put to it
 			}
 			f := simgithub.Fault{Kind: spec.Kind, Method: p.method, Path: p.path, Whole: true}
 			if key := p.String(); !seen[key] {

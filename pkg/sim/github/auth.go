@@ -31,7 +31,7 @@ type credential struct {
 	expires time.Time
 	session string // queue tokens
 	agent   int64  // runner tokens
-	job     string // job tokens
+	job     string // job tokens, and the GITHUB_TOKEN of a job
 }
 
 type caller struct {
@@ -70,7 +70,7 @@ func (s *Server) identify(r *http.Request) (string, credential) {
 	s.mu.Lock()
 	cred, known := s.creds[token]
 	s.mu.Unlock()
-	if known && time.Now().Before(cred.expires) && (cred.kind == kindRegistration) == (scheme == "remoteauth") {
+	if known && s.now().Before(cred.expires) && (cred.kind == kindRegistration) == (scheme == "remoteauth") {
 		return cred.kind, cred
 	}
 	if !known && scheme == "bearer" && rest && s.checkApp(token) == "" {
@@ -120,7 +120,7 @@ func (s *Server) checkApp(token string) string {
 // issue makes a token. Those that clients look into (admin, queue, runner, job)
 // are JWTs with an expiry. The caller holds the lock.
 func (s *Server) issue(c credential, ttl time.Duration) string {
-	c.expires = time.Now().Add(ttl)
+	c.expires = s.now().Add(ttl)
 	var token string
 	switch c.kind {
 	case kindInstallation:
@@ -128,20 +128,21 @@ func (s *Server) issue(c credential, ttl time.Duration) string {
 	case kindRegistration:
 		token = strings.ToUpper(strings.ReplaceAll(newGUID(), "-", ""))[:29]
 	default:
-		token = s.opaqueJWT(c)
+		token = s.opaqueJWT(c.kind, time.Now().Add(ttl))
 	}
 	s.creds[token] = c
 	return token
 }
 
-// opaqueJWT is a JWT that only the simulator itself believes.
-func (s *Server) opaqueJWT(c credential) string {
+// opaqueJWT is a JWT that only the simulator itself believes. Its exp is for
+// clients, by the clock that they have.
+func (s *Server) opaqueJWT(kind string, expires time.Time) string {
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: s.secret}, nil)
 	if err != nil {
 		panic(err) // a 32 byte key always suits HS256
 	}
 	payload, err := json.Marshal(map[string]any{
-		"iss": s.cfg.BaseURL, "jti": newGUID(), "exp": c.expires.Unix(), "kind": c.kind,
+		"iss": s.cfg.BaseURL, "jti": newGUID(), "exp": expires.Unix(), "kind": kind,
 	})
 	if err != nil {
 		panic(err) // strings and numbers always marshal

@@ -5,25 +5,28 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
 
+// brokerPath is where the runner's side is. Clients resolve names against it
+// with a slash at its end.
 const brokerPath = "/broker"
 
 // routeBroker mounts the runner's side, protocol V2: actions/runner
-// BrokerHttpClient.cs and RunServiceHttpClient.cs.
+// BrokerHttpClient.cs, RunServiceHttpClient.cs and ResultsHttpClient.cs.
 func (s *Server) routeBroker() {
 	s.mux.HandleFunc("POST "+brokerPath+"/oauth2/token", s.public(s.runnerToken))
 	s.mux.HandleFunc("POST "+brokerPath+"/session", s.allow(s.withRunner(s.connect), kindRunner))
 	s.mux.HandleFunc("DELETE "+brokerPath+"/session", s.allow(s.disconnect, kindRunner))
 	s.mux.HandleFunc("GET "+brokerPath+"/message", s.handleRunnerPoll)
 	s.mux.HandleFunc("POST "+brokerPath+"/acknowledge", s.allow(s.withRunner(s.acknowledgeOffer), kindRunner))
-	s.mux.HandleFunc("POST "+runPath+"/acquirejob", s.allow(s.withRunner(s.acquireJob), kindRunner))
+	s.mux.HandleFunc("POST "+runPath+"/acquirejob", s.allow(s.acquireJob, kindRunner))
 	s.mux.HandleFunc("POST "+runPath+"/renewjob", s.allow(s.withJob(s.renewJob), kindJob))
 	s.mux.HandleFunc("POST "+runPath+"/completejob", s.allow(s.withJob(s.completeJob), kindJob))
-	s.mux.HandleFunc("POST "+stepsPath, s.allow(s.withJob(s.updateSteps), kindJob))
+	s.routeResults()
 }
 
 func oauthError(code, msg string) answer {
@@ -38,7 +41,7 @@ func (s *Server) runnerToken(r *http.Request) answer {
 		r.PostForm.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
 		return oauthError("invalid_request", "client_credentials with a JWT assertion expected")
 	}
-	jws, err := jose.ParseSignedCompact(r.PostForm.Get("client_assertion"), []jose.SignatureAlgorithm{jose.RS256})
+	jws, err := jose.ParseSignedCompact(r.PostForm.Get("client_assertion"), []jose.SignatureAlgorithm{s.runnerAlgorithm()})
 	if err != nil {
 		return oauthError("invalid_request", "the assertion is not a JWT")
 	}
@@ -59,13 +62,27 @@ func (s *Server) runnerToken(r *http.Request) answer {
 	return oauthError("invalid_client", "Registration "+c.Issuer+" was not found.")
 }
 
+// runnerAlgorithm is how the runners' .credentials make them sign: PS256 (PSS)
+// with requireFipsCryptography, RS256 (PKCS #1 v1.5) without. The runner names
+// the algorithm that it uses in the header (actions/runner
+// VssSigningCredentials.cs, RSASigningToken.SignatureAlgorithm), so that the
+// other one is refused.
+func (s *Server) runnerAlgorithm() jose.SignatureAlgorithm {
+	if s.cfg.PKCS1Runners {
+		return jose.RS256
+	}
+	return jose.PS256
+}
+
+// assertion has the claims of actions/runner VssOAuthJwtBearerAssertion.cs: it
+// lives five minutes and has no iat.
 type assertion struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	ID       string `json:"jti"`
-	IssuedAt int64  `json:"iat"`
-	Expires  int64  `json:"exp"`
+	Issuer    string `json:"iss"`
+	Subject   string `json:"sub"`
+	Audience  string `json:"aud"`
+	ID        string `json:"jti"`
+	NotBefore int64  `json:"nbf"`
+	Expires   int64  `json:"exp"`
 }
 
 func (s *Server) checkAssertion(jws *jose.JSONWebSignature, c assertion, key *rsa.PublicKey) error {
@@ -73,15 +90,43 @@ func (s *Server) checkAssertion(jws *jose.JSONWebSignature, c assertion, key *rs
 		return errors.New("the signature is not valid")
 	}
 	now := time.Now().Unix()
-	if c.Subject != c.Issuer || c.Audience != s.cfg.BaseURL+brokerPath+"/oauth2/token" ||
-		c.ID == "" || c.Expires <= now || c.IssuedAt > now+60 {
+	if c.Subject != c.Issuer || c.Audience != s.tokenURL() || c.ID == "" || c.Expires <= now || c.NotBefore > now+60 {
 		return errors.New("the assertion's claims are not valid")
 	}
 	return nil
 }
 
+// The kinds of error of the broker that a runner acts on: actions/runner
+// BrokerErrorKind.cs. It looks at a body only if source is the listener's
+// (BrokerHttpClient.cs, TryParseErrorBody), and at nothing but the kind; the
+// status codes are assumed.
+const (
+	brokerSource      = "actions-broker-listener"
+	brokerJobNotFound = "AcknowledgeJobNotFound"
+	brokerNoRunner    = "RunnerNotFound"
+	brokerVersion     = "RunnerVersionTooOld"
+	brokerNoSession   = "RunnerSessionInvalid"
+	runnerVersionNews = "Runner version v2.336.0 is deprecated and cannot receive messages."
+)
+
+// FaultVersion is 403: the broker refuses the version of the runner. It is for
+// the session and the messages of runners.
+const FaultVersion FaultKind = "runner-version-deprecated"
+
+// brokerFailure is actions/runner BrokerError.cs.
+type brokerFailure struct {
+	Source  string `json:"source"`
+	Kind    string `json:"errorKind"`
+	Status  int    `json:"statusCode"`
+	Message string `json:"errorMessage"`
+}
+
+func brokerError(status int, kind, msg string) answer {
+	return answer{status: status, header: map[string]string{"ActivityId": newGUID()}, body: brokerFailure{brokerSource, kind, status, msg}}
+}
+
 func agentGone() answer {
-	return vssError(http.StatusNotFound, "TaskAgentNotFoundException", "The runner no longer exists on the server.")
+	return brokerError(http.StatusNotFound, brokerNoRunner, "The runner no longer exists on the server.")
 }
 
 func (s *Server) withRunner(h func(*http.Request, *agent) answer) func(*http.Request) answer {
@@ -109,7 +154,7 @@ func (s *Server) connect(r *http.Request, a *agent) answer {
 		return vssError(http.StatusConflict, "TaskAgentSessionConflictException",
 			"The runner "+a.name+" already has an active session.")
 	}
-	a.used, a.session, a.seen = true, newGUID(), time.Now()
+	a.used, a.session, a.seen, a.standIn = true, newGUID(), s.now(), b.OwnerName == standInOwner
 	s.changed()
 	return ok(map[string]any{
 		"sessionId": a.session, "ownerName": b.OwnerName, "agent": s.showAgent(a), "encryptionKey": nil,
@@ -125,7 +170,7 @@ func (s *Server) disconnect(r *http.Request) answer {
 }
 
 func runnerSessionExpired() answer {
-	return vssError(http.StatusBadRequest, "TaskAgentSessionExpiredException", "The session has expired.")
+	return brokerError(http.StatusBadRequest, brokerNoSession, "The session has expired.")
 }
 
 // handleRunnerPoll is GET of the runner's messages: an offer of a job while
@@ -136,7 +181,7 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := callerOf(r).cred.agent
-	a, refused := s.beginRunnerPoll(r, id)
+	a, session, refused := s.beginRunnerPoll(r, id)
 	if a == nil {
 		refused.write(w)
 		return
@@ -145,12 +190,17 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		a.polls--
-		a.seen = time.Now()
+		a.seen = s.now()
 	}()
-	session := a.session
 	out := answer{status: http.StatusAccepted}
 	err := s.await(r.Context(), s.cfg.PollHold, func(bool) bool {
 		if s.state.agents[id] != a {
+			// A poll that goes on beside the end of its runner's job is not
+			// broken off: the runner ends by itself and would take the error
+			// for the loss of its registration. Assumed.
+			if a.finished {
+				return false
+			}
 			out = agentGone()
 			return true
 		}
@@ -167,22 +217,23 @@ func (s *Server) handleRunnerPoll(w http.ResponseWriter, r *http.Request) {
 	writePoll(w, out, err)
 }
 
-func (s *Server) beginRunnerPoll(r *http.Request, id int64) (*agent, answer) {
+// beginRunnerPoll returns the runner and the session that it polls with.
+func (s *Server) beginRunnerPoll(r *http.Request, id int64) (*agent, string, answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
 	a := s.state.agents[id]
 	if a == nil {
-		return nil, agentGone()
+		return nil, "", agentGone()
 	}
 	if a.session == "" || r.URL.Query().Get("sessionId") != a.session {
-		return nil, runnerSessionExpired()
+		return nil, "", runnerSessionExpired()
 	}
 	a.polls++
 	if a.idleAt.IsZero() {
-		a.idleAt = time.Now()
+		a.idleAt = s.now()
 	}
-	return a, answer{}
+	return a, a.session, answer{}
 }
 
 func (s *Server) nextForRunner(a *agent) any {
@@ -198,7 +249,7 @@ func (s *Server) nextForRunner(a *agent) any {
 		kind = "RunnerJobRequest"
 		body = offerBody{
 			ID: newGUID(), RunnerRequestID: j.JobID, ShouldAcknowledge: true,
-			RunServiceURL: s.cfg.BaseURL + runPath, BillingOwnerID: "O_" + s.cfg.Org,
+			RunServiceURL: s.runURL(), BillingOwnerID: "O_" + s.cfg.Org,
 		}
 	case j.RunnerID == a.id && j.tellCancel:
 		j.tellCancel = false
@@ -246,6 +297,8 @@ type finishBody struct {
 }
 
 // acknowledgeOffer says that the runner has the offer; it still has to acquire.
+// One for a job that is not on offer any more makes an ephemeral runner end
+// (actions/runner Runner.cs, RunnerRequestJobNotFoundException).
 func (s *Server) acknowledgeOffer(r *http.Request, a *agent) answer {
 	if a.session == "" || r.URL.Query().Get("sessionId") != a.session {
 		return runnerSessionExpired()
@@ -253,8 +306,11 @@ func (s *Server) acknowledgeOffer(r *http.Request, a *agent) answer {
 	var b struct {
 		RunnerRequestID string `json:"runnerRequestId"`
 	}
-	if decode(r, &b) != nil || b.RunnerRequestID != a.jobID {
-		return badRequest("this job is not on offer to the runner")
+	if decode(r, &b) != nil {
+		return badRequest("the body is not JSON")
+	}
+	if !strings.EqualFold(b.RunnerRequestID, a.jobID) {
+		return brokerError(http.StatusNotFound, brokerJobNotFound, "this job is not on offer to the runner")
 	}
 	return ok(map[string]any{})
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -53,9 +54,14 @@ type Config struct {
 	// SigningKey signs ID tokens until [Server.RotateKeys]; nil makes one. Many
 	// simulators of one test binary may share a key.
 	SigningKey *rsa.PrivateKey
-	// Assign picks the runner for a job, default [AssignOldest]. It is called
-	// with the simulator's lock held and must not call the simulator.
+	// Assign picks the runner for a job, default [AssignRandom] by Seed, as
+	// GitHub promises no order. It is called with the simulator's lock held and
+	// must not call the simulator.
 	Assign Assign
+	// PKCS1Runners makes runners sign their requests for a token with PKCS #1
+	// v1.5 (RS256), as registrations without requireFipsCryptography have it.
+	// Otherwise they use PSS (PS256).
+	PKCS1Runners bool
 	// ShuffleJobs considers assigned jobs in a random order instead of oldest
 	// first: GitHub promises neither.
 	ShuffleJobs bool
@@ -120,7 +126,7 @@ func (c *Config) defaults() {
 	set(&c.AssignTimeout, 5*time.Minute)
 	set(&c.LeaseTTL, 10*time.Minute)
 	if c.Assign == nil {
-		c.Assign = AssignOldest
+		c.Assign = AssignRandom(c.Seed)
 	}
 	if c.JobStillRunningStatus == 0 {
 		c.JobStillRunningStatus = http.StatusBadRequest
@@ -158,9 +164,12 @@ type Server struct {
 	faults  []*Fault
 	limit   rateWindow
 
+	ahead        atomic.Int64 // nanoseconds; see now
 	deliveries   []delivery
 	nextDelivery int64
 	orgSubject   []string // the organization's template for sub
+
+	standIns standIns // its lock is never held together with mu
 }
 
 // New makes a GitHub with one organization and its default runner group.
@@ -186,13 +195,14 @@ func New(cfg Config) *Server {
 }
 
 // Close ends every held poll with 503, so that an HTTP server around the
-// simulator can shut down. Requests after it are served as before, except
-// that no poll is held any more.
+// simulator can shut down, and every runner of [Server.ConnectRunner]. Requests
+// after it are served as before, except that no poll is held any more.
 func (s *Server) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
 	s.changed()
+	s.mu.Unlock()
+	s.endStandIns()
 }
 
 // changed wakes every held poll. The caller holds the lock.

@@ -14,16 +14,20 @@ import (
 
 const controlPath = "/_sim/"
 
-// control is one thing that can be done to the simulator over HTTP.
-type control struct {
+// Control is one thing that can be done to the simulator over HTTP: Path is
+// below /_sim/, Example a body.
+type Control struct {
 	Method, Path, What, Example string
 	do                          func(s *Server, r *http.Request) (any, error)
 }
 
-// controls is the control API: what tests in Go do with methods, others do over
+// Controls is the control API: what tests in Go do with methods, others do over
 // HTTP. The page at /_sim/ is made of the same table.
-func controls() []control {
-	return []control{
+func Controls() []Control { return append(deployControls(), worldControls()...) }
+
+// deployControls set up a repository with its protection and play deploys.
+func deployControls() []Control {
+	return []Control{
 		{"POST", "users", "add an account", `{"login":"alice"}`, func(s *Server, r *http.Request) (any, error) {
 			in, err := strictly[struct{ Login string }](r)
 			return map[string]int64{"id": s.AddUser(in.Login)}, err
@@ -229,7 +233,7 @@ func listRequests(s *Server, r *http.Request) (any, error) {
 // empty, has to come as a bearer token.
 func (s *Server) Control(token string) http.Handler {
 	mux := http.NewServeMux()
-	table := controls()
+	table := Controls()
 	for _, c := range table {
 		mux.HandleFunc(c.Method+" "+controlPath+c.Path, func(w http.ResponseWriter, r *http.Request) {
 			out, err := c.do(s, r)

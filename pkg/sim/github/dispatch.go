@@ -41,7 +41,7 @@ func (s *Server) Dispatch(spec RunSpec) (Run, error) {
 	r.commits[spec.HeadSHA] = author
 	r.runs++
 	n := &run{
-		id: s.state.nextRun, number: r.runs, spec: spec, repo: r, actor: actor, created: time.Now(),
+		id: s.state.nextRun, number: r.runs, spec: spec, repo: r, actor: actor, created: s.now(),
 	}
 	s.state.nextRun++
 	if err := s.attempt(n, triggering); err != nil {
@@ -67,9 +67,9 @@ func (s *Server) attempt(r *run, by *user) error {
 			return fmt.Errorf("the workflow %s does not resolve", r.spec.JobWorkflowRef)
 		}
 	}
-	now := time.Now()
+	now := s.now()
 	a := &attempt{n: int64(len(r.attempts)) + 1, triggering: by, started: now, workflowSHA: sha}
-	j := &job{run: r, attempt: a, reqID: s.state.nextReq, planID: newGUID(), steps: map[int]step{}}
+	j := &job{run: r, attempt: a, reqID: s.state.nextReq, planID: newGUID(), steps: map[int]stepState{}, own: ownSteps(r.spec)}
 	s.state.nextReq++
 	j.JobState = JobState{
 		JobID: newGUID(), CheckRunID: s.state.nextCheck, RunID: r.id, RunAttempt: a.n,
@@ -192,10 +192,10 @@ func (s *Server) decideReview(r *run, login, verdict, comment string) error {
 	if j.env.PreventSelfReview && u == j.attempt.triggering {
 		return fmt.Errorf("%s initiated this deployment and may not review it", login)
 	}
-	j.run.approvals = append(j.run.approvals, approval{j.env, verdict, u, time.Now(), comment})
+	j.run.approvals = append(j.run.approvals, approval{j.env, verdict, u, s.now(), comment})
 	s.emit(happening{event: "deployment_review", action: verdict, jobs: []*job{j}, by: u, comment: comment})
 	if j.approved = verdict == "approved"; !j.approved {
-		s.complete(j, "failure", time.Now())
+		s.complete(j, "failure", s.now())
 	}
 	s.changed()
 	return nil
@@ -229,7 +229,7 @@ func (s *Server) Bypass(runID int64) error {
 	if !j.env.CanAdminsBypass {
 		return errors.New("the environment does not allow administrators to bypass its rules")
 	}
-	j.approved, j.waitUntil = true, time.Now()
+	j.approved, j.waitUntil = true, s.now()
 	clear(j.rules)
 	s.changed()
 	return nil
@@ -254,7 +254,7 @@ func (s *Server) cancel(runID int64, force bool) error {
 	if j.Status == "completed" {
 		return fmt.Errorf("cannot cancel run %d: it is completed", runID)
 	}
-	now := time.Now()
+	now := s.now()
 	if j.CancelledAt.IsZero() {
 		j.CancelledAt = now
 	}
@@ -293,8 +293,9 @@ func (s *Server) Rerun(runID int64, by string) (Run, error) {
 }
 
 // FinishJob makes the steps of a job in progress end now with this conclusion
-// (success, failure or cancelled): its runner is told on its next poll and
-// reports the completion. It returns an error if no runner runs the job.
+// (success, failure, cancelled or skipped): its runner is told on its next poll
+// and reports the completion. It returns an error if no [Runner] runs the job:
+// another runner ends its steps itself.
 func (s *Server) FinishJob(jobID, conclusion string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,6 +306,9 @@ func (s *Server) FinishJob(jobID, conclusion string) error {
 	}
 	if resultOf(conclusion) == "" {
 		return fmt.Errorf("%q is not a conclusion", conclusion)
+	}
+	if a := s.state.agents[j.RunnerID]; a == nil || !a.standIn {
+		return fmt.Errorf("job %s runs on %s, which is no stand-in: cancel its run, or give a run a duration", jobID, j.RunnerName)
 	}
 	j.tellFinish = conclusion
 	s.changed()
@@ -350,7 +354,7 @@ func (s *Server) Runners() []RunnerState {
 		a := s.state.agents[id]
 		out = append(out, RunnerState{
 			ID: a.id, ScaleSetID: a.setID, GroupID: a.groupID, Name: a.name, Used: a.used,
-			Online: a.online(), Busy: a.busy, JobID: a.jobID, CreatedAt: a.created,
+			Online: a.online(s.now()), Busy: a.busy, JobID: a.jobID, CreatedAt: a.created,
 		})
 	}
 	return out

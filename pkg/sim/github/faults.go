@@ -197,7 +197,7 @@ func (s *Server) endSessions() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, set := range s.state.sets {
-		s.endSession(set, time.Now())
+		s.endSession(set, s.now())
 	}
 }
 
@@ -258,6 +258,8 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request, body []b
 		restError(http.StatusFound, "Found").write(w)
 	case FaultEcho:
 		restError(http.StatusBadRequest, "cannot handle "+r.Header.Get("Authorization")+" "+string(body)).write(w)
+	case FaultVersion:
+		brokerError(http.StatusForbidden, brokerVersion, runnerVersionNews).write(w)
 	case FaultUnauthorized:
 		s.unauthorized(r).write(w)
 	case FaultDrop:

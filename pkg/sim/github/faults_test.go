@@ -163,3 +163,22 @@ func TestMessageFaults(t *testing.T) {
 		}
 	})
 }
+
+// TestARefusedVersionEndsTheRunner has the exit codes of actions/runner
+// Program.cs and run-helper.sh.template: 7 only for a refused poll, and only if
+// the runner was told to say so.
+func TestARefusedVersionEndsTheRunner(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		told bool
+		want int
+	}{{"/broker/message", true, 7}, {"/broker/message", false, 0}, {"/broker/session", true, 0}} {
+		bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
+			w.sim.Inject(simgithub.Fault{Kind: simgithub.FaultVersion, Path: c.path, Count: -1})
+			_, jit := w.jit("r1")
+			if code := (simgithub.Runner{Client: w.http, VersionExitCode: c.told}).Run(t.Context(), jit, nil); code != c.want {
+				t.Errorf("Run() with %s refused, told %t = %d, want %d", c.path, c.told, code, c.want)
+			}
+		})
+	}
+}

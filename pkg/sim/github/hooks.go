@@ -61,7 +61,7 @@ func (s *Server) emit(h happening) {
 	}
 	s.nextDelivery++
 	s.deliveries = append(s.deliveries, delivery{
-		id: s.nextDelivery, guid: newGUID(), at: time.Now(), event: h.event, action: h.action,
+		id: s.nextDelivery, guid: newGUID(), at: s.now(), event: h.event, action: h.action,
 		repo: h.jobs[0].run.repo.id, payload: payload,
 	})
 }
@@ -85,7 +85,7 @@ func (s *Server) payload(h happening) map[string]any {
 		runs = append(runs, map[string]any{
 			"id": j.CheckRunID, "name": j.Name, "status": "waiting", "conclusion": nil, "environment": j.env.Name,
 			"html_url":   s.jobURL(j),
-			"created_at": stamp(j.CreatedAt), "updated_at": stamp(time.Now()),
+			"created_at": stamp(j.CreatedAt), "updated_at": stamp(s.now()),
 		})
 	}
 	p["workflow_run"], p["since"] = s.showRun(j.run, j.attempt), stamp(j.CreatedAt)
@@ -156,7 +156,7 @@ func (s *Server) LoseDeliveries() {
 }
 
 func (s *Server) listed() []delivery {
-	now := time.Now()
+	now := s.now()
 	return slices.DeleteFunc(slices.Clone(s.deliveries), func(d delivery) bool { return now.Sub(d.at) > deliveryLife })
 }
 
@@ -239,7 +239,7 @@ func (s *Server) redeliver(r *http.Request) answer {
 		return notFound()
 	}
 	s.nextDelivery++
-	d.id, d.at, d.again = s.nextDelivery, time.Now(), true
+	d.id, d.at, d.again = s.nextDelivery, s.now(), true
 	s.deliveries = append(s.deliveries, d)
 	return answer{status: http.StatusAccepted, body: map[string]any{}}
 }

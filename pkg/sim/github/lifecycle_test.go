@@ -335,11 +335,10 @@ func TestTheJITConfigHoldsTheThreeFilesOfARunner(t *testing.T) {
 			t.Errorf("files = %v", len(files))
 		}
 		var r struct {
-			AgentID   int `json:"AgentId"`
-			Ephemeral bool
-			UseV2Flow bool
+			AgentID              int `json:"AgentId,string"`
+			Ephemeral, UseV2Flow string
 		}
-		if err := json.Unmarshal(files[".runner"], &r); err != nil || r.AgentID != id || !r.Ephemeral || !r.UseV2Flow {
+		if err := json.Unmarshal(files[".runner"], &r); err != nil || r.AgentID != id || r.Ephemeral != "True" || r.UseV2Flow != "True" {
 			t.Errorf(".runner = %s, %v", files[".runner"], err)
 		}
 	})

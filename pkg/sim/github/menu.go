@@ -20,6 +20,11 @@ func isSession(method, path string) bool {
 	return (method == "POST" || method == "PATCH") && strings.Contains(path, "/sessions")
 }
 
+// isRunner is where a runner asks for its session and its messages.
+func isRunner(method, path string) bool {
+	return method == "POST" && path == brokerPath+"/session" || method == "GET" && path == brokerPath+"/message"
+}
+
 func isREST(_, path string) bool { return strings.HasPrefix(path, restPath) }
 
 func isService(_, path string) bool {
@@ -67,6 +72,7 @@ func Menu() []FaultSpec {
 		{Kind: FaultEarlyEnd, What: "JobCompleted beside JobStarted, while the job runs", Seen: "actions/runner#3010, #4492", Rewrites: true, Where: isPoll},
 		{Kind: FaultCountOnly, What: "count is 1 and the list is empty", Seen: "panics actions/scaleset client.go", Rewrites: true, Where: isList},
 		{Kind: FaultNoToken, What: "the token is null", Seen: "panics actions/scaleset client.go", Rewrites: true, Where: either(ends("/registration-token"), ends("/runner-registration"), ends("/access_tokens"))},
+		{Kind: FaultVersion, What: "403: the broker refuses the version of the runner", Seen: "ARC#4600; actions/runner BrokerErrorKind.cs", Where: isRunner},
 		{Kind: FaultNoExpiry, What: "the service's token has no exp", Seen: "panics actions/scaleset client.go", Rewrites: true, Where: ends("/runner-registration")},
 	}
 }

@@ -93,7 +93,7 @@ type JobState struct {
 	Environment   string
 	Labels        []string
 	Status        string // waiting, queued, in_progress, completed
-	Conclusion    string // success, failure, cancelled, or empty
+	Conclusion    string // success, failure, cancelled, skipped, or empty
 	ScaleSetID    int64  // the set it is assigned to, 0 if none
 	RunnerID      int64
 	RunnerName    string

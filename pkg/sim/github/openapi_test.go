@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,4 +214,39 @@ func withoutTeams(t *testing.T, x simgithub.Delivery) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// TestTheStepsOfAJobAreThoseOfTheDescription looks at a job with a step in
+// progress and with one that was skipped: conform holds both answers against
+// GitHub's description.
+func TestTheStepsOfAJobAreThoseOfTheDescription(t *testing.T) {
+	bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
+		c := w.session()
+		run := w.dispatch(nil)
+		w.take(c, 1)
+		_, jit := w.jit("r1")
+		steps := func() []any {
+			_, _, job := w.raw("GET", fmt.Sprintf("/api/v3/repos/acme/shop/actions/jobs/%d", run.CheckRunID), "Bearer "+pat, nil)
+			out, _ := job["steps"].([]any)
+			return out
+		}
+		want := func(got []any, number int, status string, conclusion any) {
+			t.Helper()
+			if len(got) < number {
+				t.Fatalf("steps = %v, want %d", got, number)
+			}
+			st := got[number-1].(map[string]any)
+			if said, has := st["conclusion"]; st["status"] != status || !has || said != conclusion {
+				t.Errorf("step %d = %v, want %s, %v", number, st, status, conclusion)
+			}
+		}
+		w.start(t.Context(), jit, func(context.Context, map[string]string) error {
+			want(steps(), 2, "in_progress", nil)
+			return errors.New("refused")
+		})()
+		got := steps()
+		want(got, 2, "completed", "failure")
+		want(got, 3, "completed", "skipped")
+		want(got, 4, "completed", "success")
+	})
 }

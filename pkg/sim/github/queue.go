@@ -174,7 +174,7 @@ func (s *Server) beginPoll(r *http.Request, capacity int) (*poll, answer) {
 		return nil, sessionExpired()
 	}
 	ses.polls++
-	ses.capacity, ses.seen = capacity, time.Now()
+	ses.capacity, ses.seen = capacity, s.now()
 	return &poll{set, ses}, answer{}
 }
 
@@ -182,7 +182,7 @@ func (s *Server) endPoll(p *poll) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.session.polls--
-	p.session.seen = time.Now()
+	p.session.seen = s.now()
 }
 
 // next is the message to deliver now, if any. A message is repeated until it
@@ -226,7 +226,7 @@ func (s *Server) acknowledge(r *http.Request) answer {
 	if set == nil || r.URL.Query().Get("sessionId") != ses.id {
 		return sessionExpired()
 	}
-	ses.seen = time.Now()
+	ses.seen = s.now()
 	for i, m := range set.messages {
 		if strconv.FormatInt(m.id, 10) == r.PathValue("message") {
 			set.messages = slices.Delete(set.messages, i, i+1)
@@ -259,7 +259,7 @@ func (s *Server) acquireJobs(r *http.Request, set *scaleSet) answer {
 	if own != set {
 		return sessionExpired()
 	}
-	ses.seen = time.Now()
+	ses.seen = s.now()
 	var ids []int64
 	if err := decode(r, &ids); err != nil {
 		return badRequest(err.Error())
@@ -268,7 +268,7 @@ func (s *Server) acquireJobs(r *http.Request, set *scaleSet) answer {
 	for _, j := range s.state.jobs {
 		if j.Status == "queued" && j.availableTo == set.id && slices.Contains(ids, j.reqID) {
 			got = append(got, j.reqID)
-			s.assignTo(set, j, time.Now())
+			s.assignTo(set, j, s.now())
 		}
 	}
 	return list(got)

@@ -27,7 +27,7 @@ func (s *Server) AddPull(repository, sha, author string) {
 	if r.pulls == nil {
 		r.pulls = map[string][]pull{}
 	}
-	r.pulls[sha] = append(r.pulls[sha], pull{int64(len(r.pulls)) + 1, s.addUser(author), time.Now()})
+	r.pulls[sha] = append(r.pulls[sha], pull{int64(len(r.pulls)) + 1, s.addUser(author), s.now()})
 }
 
 // listCommitPulls shows the merged ones; open ones are not simulated.
@@ -87,7 +87,7 @@ func (s *Server) pushTag(r *repo, tag, sha string, by *user) {
 		before, kind = old, "force_push"
 	}
 	r.tags[tag] = sha
-	r.activities = append(r.activities, activity{"refs/tags/" + tag, before, sha, by, kind, time.Now()})
+	r.activities = append(r.activities, activity{"refs/tags/" + tag, before, sha, by, kind, s.now()})
 }
 
 // listActivity shows the newest first.
@@ -264,7 +264,7 @@ func (s *Server) ruleDeployment(req *http.Request, r *run) answer {
 		rule.state = b.State
 	case "rejected":
 		rule.state = b.State
-		s.complete(j, "failure", time.Now())
+		s.complete(j, "failure", s.now())
 	case "":
 		if rule.reports++; rule.reports > maxReports {
 			return restError(http.StatusUnprocessableEntity, "Too many status reports")

@@ -170,7 +170,7 @@ func (s *Server) listGroupRepos(r *http.Request, g *group) answer {
 
 func (s *Server) showRunner(a *agent) map[string]any {
 	status := "offline"
-	if a.online() {
+	if a.online(s.now()) {
 		status = "online"
 	}
 	labels := []map[string]any{}

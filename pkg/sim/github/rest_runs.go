@@ -3,7 +3,9 @@ package simgithub
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -133,12 +135,16 @@ func (s *Server) showJob(j *job) map[string]any {
 	return m
 }
 
-func (j *job) showSteps() []step {
-	out := []step{}
-	for n := stepSetUpJob; n <= stepAlways; n++ {
-		if st, reported := j.steps[n]; reported {
-			out = append(out, st)
-		}
+// showSteps has a conclusion for each step, null until it is completed: schema
+// job of GitHub's description.
+func (j *job) showSteps() []map[string]any {
+	out := []map[string]any{}
+	for _, n := range slices.Sorted(maps.Keys(j.steps)) {
+		st := j.steps[n]
+		out = append(out, map[string]any{
+			"number": n, "name": st.name, "status": st.status, "conclusion": orNull(st.conclusion),
+			"started_at": stamp(st.started), "completed_at": stamp(st.completed),
+		})
 	}
 	return out
 }

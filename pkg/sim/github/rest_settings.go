@@ -147,7 +147,7 @@ func (s *Server) AddRuleset(repository string, r Ruleset) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.addRepo(repository)
-	x.rulesets = append(x.rulesets, ruleset{r, 9000 + x.id%1000*10 + int64(len(x.rulesets)), time.Now()})
+	x.rulesets = append(x.rulesets, ruleset{r, 9000 + x.id%1000*10 + int64(len(x.rulesets)), s.now()})
 	return x.rulesets[len(x.rulesets)-1].id
 }
 

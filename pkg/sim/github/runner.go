@@ -7,16 +7,17 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 )
 
 // The exit codes of run.sh. It maps success, errors, session conflicts and
-// deleted registrations to 0 alike (actions/runner run-helper.sh.template).
+// deleted registrations to 0 alike, and a refused version to 7 only if it is told
+// so (actions/runner run-helper.sh.template, Program.cs).
 const (
-	exitDone   = 0
-	exitKilled = 137
+	exitDone       = 0
+	exitDeprecated = 7
+	exitKilled     = 137
 )
 
 // hookKill is the default of Runner.CancelGrace.
@@ -36,6 +37,9 @@ type Runner struct {
 	// cancelled as if by its user and reported, and then the runner ends
 	// (actions/runner Runner.cs, CtrlCHandler to ShutdownRunner). Nil never.
 	Stop <-chan struct{}
+	// VersionExitCode is what ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE
+	// says: run.sh exits with 7 when GitHub refuses the runner's version.
+	VersionExitCode bool
 	// CancelGrace is how long a hook that ignores signals outlives a
 	// cancellation, default 10 s: SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL
 	// (actions/runner ProcessInvoker.cs).
@@ -43,7 +47,9 @@ type Runner struct {
 }
 
 // Run starts the runner with a JIT config and returns run.sh's exit code: 0
-// whatever happened, 137 if ctx ended. Ctx is the life of the process: when
+// whatever happened, 137 if ctx ended, 7 for a version that GitHub refuses (see
+// VersionExitCode). It gives up a session conflict at once, which the real one
+// tries for four minutes. Ctx is the life of the process: when
 // it ends nothing more is reported, and a job's lease just expires.
 //
 // The runner waits for one job and calls started, the job-started hook, with
@@ -66,9 +72,13 @@ func (r Runner) Run(ctx context.Context, jitConfig string, started func(ctx cont
 		started = func(context.Context, map[string]string) error { return nil }
 	}
 	// An error, a conflict and a finished job look the same from outside.
-	_ = r.listen(ctx, jitConfig, started)
-	if ctx.Err() != nil {
+	err := r.listen(ctx, jitConfig, started)
+	refused, isRefusal := errors.AsType[brokerRefusal](err)
+	switch {
+	case ctx.Err() != nil:
 		return exitKilled
+	case r.VersionExitCode && isRefusal && refused.kind == brokerVersion && refused.polling:
+		return exitDeprecated
 	}
 	return exitDone
 }
@@ -103,14 +113,24 @@ func (r Runner) listen(ctx context.Context, jit string, started hook) error {
 			return err
 		}
 		req, err := c.acquire(ctx, offer)
+		if refused, isRefusal := errors.AsType[brokerRefusal](err); isRefusal && refused.kind == brokerJobNotFound {
+			return errors.Join(err, c.endSession(ctx))
+		}
 		if err != nil {
 			// The runner keeps listening when the job is gone or taken.
 			continue
 		}
 		err = c.work(ctx, req, started)
-		return errors.Join(err, c.call(ctx, http.MethodDelete, c.file.ServerURLV2+"session", c.token, nil, nil))
+		return errors.Join(err, c.endSession(ctx))
 	}
 }
+
+func (c *connection) endSession(ctx context.Context) error {
+	return c.call(ctx, http.MethodDelete, c.broker("session"), c.token, nil, nil)
+}
+
+// broker resolves a name against the broker's address as .NET's Uri does.
+func (c *connection) broker(name string) string { return resolve(c.file.ServerURLV2, name) }
 
 // idle polls once for a job, until the runner is told to stop.
 func (c *connection) idle(ctx context.Context) (*runnerMessage, error) {
@@ -129,7 +149,7 @@ func (c *connection) idle(ctx context.Context) (*runnerMessage, error) {
 	})
 	m, err := c.message(ctx, "Online")
 	if context.Cause(ctx) == errStopped {
-		err = errors.Join(errStopped, c.call(context.WithoutCancel(ctx), http.MethodDelete, c.file.ServerURLV2+"session", c.token, nil, nil))
+		err = errors.Join(errStopped, c.endSession(context.WithoutCancel(ctx)))
 	}
 	return m, err
 }
@@ -144,13 +164,17 @@ func (c *connection) message(ctx context.Context, status string) (*runnerMessage
 		"architecture": {"X64"}, "disableUpdate": {"true"},
 	}
 	var m runnerMessage
-	u := c.file.ServerURLV2 + "message?" + q.Encode()
+	u := c.broker("message") + "?" + q.Encode()
 	err := c.call(ctx, http.MethodGet, u, c.token, nil, &m)
 	if e, refused := errors.AsType[statusError](err); refused && e.status == http.StatusUnauthorized {
 		// The runner's token lives shorter than a job may.
 		if err = c.authenticate(ctx); err == nil {
 			err = c.call(ctx, http.MethodGet, u, c.token, nil, &m)
 		}
+	}
+	if refused, isRefusal := errors.AsType[brokerRefusal](err); isRefusal {
+		refused.polling = true
+		return nil, refused
 	}
 	if err != nil {
 		return nil, err
@@ -161,23 +185,25 @@ func (c *connection) message(ctx context.Context, status string) (*runnerMessage
 	return &m, nil
 }
 
+// acquire tells the broker that the offer came, which is best effort except for
+// a job that is gone (actions/runner Runner.cs), and takes the job.
 func (c *connection) acquire(ctx context.Context, offer offerBody) (*jobRequest, error) {
 	if offer.ShouldAcknowledge {
-		err := c.call(ctx, http.MethodPost, c.file.ServerURLV2+"acknowledge?sessionId="+url.QueryEscape(c.session),
+		err := c.call(ctx, http.MethodPost, c.broker("acknowledge")+"?sessionId="+url.QueryEscape(c.session),
 			c.token, map[string]any{"runnerRequestId": offer.RunnerRequestID}, nil)
-		if err != nil {
+		if refused, isRefusal := errors.AsType[brokerRefusal](err); isRefusal && refused.kind == brokerJobNotFound {
 			return nil, err
 		}
 	}
 	var req jobRequest
-	err := c.call(ctx, http.MethodPost, offer.RunServiceURL+"/acquirejob", c.token, map[string]any{
+	err := c.call(ctx, http.MethodPost, resolve(offer.RunServiceURL, "acquirejob"), c.token, map[string]any{
 		"jobMessageId": offer.RunnerRequestID, "runnerOS": "Linux", "billingOwnerId": offer.BillingOwnerID,
 	}, &req)
 	if err != nil {
 		return nil, err
 	}
-	if len(req.Resources.Endpoints) == 0 {
-		return nil, errors.New("the job has no system connection")
+	if len(req.Resources.Endpoints) != 1 || len(req.Steps) != stepAlways-stepRun+1 {
+		return nil, errors.New("the job has no system connection or other steps than a simulated one")
 	}
 	return &req, nil
 }
@@ -187,6 +213,7 @@ func (c *connection) work(ctx context.Context, req *jobRequest, started hook) er
 	w := &worker{
 		connection: c, req: req, system: req.Resources.Endpoints[0],
 		cancelled: make(chan struct{}), shutdown: make(chan struct{}), finish: make(chan string, 1),
+		steps: map[int]string{stepSetUpJob: newGUID(), stepHook: newGUID()},
 	}
 	w.cancel = sync.OnceFunc(func() { close(w.cancelled) })
 	ctx, stop := context.WithCancelCause(ctx)
@@ -206,193 +233,4 @@ func (c *connection) work(ctx context.Context, req *jobRequest, started hook) er
 		}
 	})
 	return w.run(ctx, started)
-}
-
-type worker struct {
-	*connection
-	req       *jobRequest
-	system    endpoint
-	cancelled chan struct{} // closed when the job is cancelled
-	cancel    func()        // closes it, once
-	shutdown  chan struct{} // closed when the runner got SIGTERM
-	finish    chan string
-}
-
-func (w *worker) post(ctx context.Context, url string, in any) error {
-	return w.call(ctx, http.MethodPost, url, w.system.Authorization.Parameters["AccessToken"], in, nil)
-}
-
-func (w *worker) ref(conclusion string) jobRef {
-	return jobRef{PlanID: w.req.Plan.PlanID, JobID: w.req.JobID, Conclusion: conclusion}
-}
-
-// renew keeps the lease and ends the job's context when it is lost.
-func (w *worker) renew(ctx context.Context, lost context.CancelCauseFunc) {
-	t := time.NewTicker(w.runner.RenewEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		if err := w.post(ctx, w.system.URL+"/renewjob", w.ref("")); err != nil {
-			lost(err)
-			return
-		}
-	}
-}
-
-// listen waits for a cancellation while the runner is busy.
-func (w *worker) listen(ctx context.Context) {
-	for {
-		m, err := w.message(ctx, "Busy")
-		if err != nil {
-			return
-		}
-		switch {
-		case m == nil:
-		case m.Type == "JobCancellation":
-			w.cancel()
-		case m.Type == finishMessage:
-			var f finishBody
-			if json.Unmarshal([]byte(m.Body), &f) == nil {
-				select {
-				case w.finish <- f.Conclusion:
-				default: // told already
-				}
-			}
-		}
-	}
-}
-
-// run goes through the steps of the job and reports its result.
-func (w *worker) run(ctx context.Context, started hook) error {
-	if err := w.step(ctx, stepSetUpJob, "completed", "success"); err != nil {
-		return err
-	}
-	if err := w.step(ctx, stepHook, "in_progress", ""); err != nil {
-		return err
-	}
-	result := "succeeded"
-	if err := w.runHook(ctx, started); err != nil {
-		result = "failed"
-	}
-	if err := w.step(ctx, stepHook, "completed", conclusionOf(result)); err != nil {
-		return err
-	}
-	select {
-	case <-w.shutdown:
-		// After RunnerShutdown every further step is skipped without looking
-		// at its condition, always() included (actions/runner StepsRunner.cs).
-		return w.post(ctx, w.system.URL+"/completejob", w.ref("failed"))
-	default:
-	}
-	select {
-	case <-w.cancelled:
-		result = "canceled"
-	default:
-	}
-	var err error
-	if result, err = w.runStep(ctx, result); err != nil {
-		return err
-	}
-	select {
-	case <-w.shutdown:
-		return w.post(ctx, w.system.URL+"/completejob", w.ref("failed"))
-	default:
-	}
-	if err := w.step(ctx, stepAlways, "in_progress", ""); err != nil {
-		return err
-	}
-	if err := w.step(ctx, stepAlways, "completed", "success"); err != nil {
-		return err
-	}
-	return w.post(ctx, w.system.URL+"/completejob", w.ref(result))
-}
-
-func conclusionOf(result string) string {
-	return map[string]string{"succeeded": "success", "failed": "failure", "canceled": "cancelled"}[result]
-}
-
-func (w *worker) runHook(ctx context.Context, started hook) error {
-	ctx, kill := context.WithCancel(ctx)
-	defer kill()
-	done := make(chan error, 1)
-	go func() { done <- started(ctx, w.env()) }()
-	var deadline <-chan time.Time
-	cancelled := w.cancelled
-	for {
-		select {
-		case err := <-done:
-			return errors.Join(err, ctx.Err())
-		case <-cancelled:
-			t := time.NewTimer(w.runner.CancelGrace)
-			defer t.Stop()
-			deadline, cancelled = t.C, nil
-		case <-deadline:
-			kill()
-		}
-	}
-}
-
-// runStep runs the workflow's ordinary step for its duration, unless the job
-// has failed or is cancelled already.
-func (w *worker) runStep(ctx context.Context, result string) (string, error) {
-	if result != "succeeded" {
-		return result, w.step(ctx, stepRun, "skipped", "skipped")
-	}
-	if err := w.step(ctx, stepRun, "in_progress", ""); err != nil {
-		return "", err
-	}
-	var elapsed <-chan time.Time
-	if d := w.req.Simulated.DurationMillis; d >= 0 {
-		t := time.NewTimer(time.Duration(d) * time.Millisecond)
-		defer t.Stop()
-		elapsed = t.C
-	}
-	conclusion := w.req.Simulated.Conclusion
-	select {
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	case <-w.cancelled:
-		conclusion = "cancelled"
-	case conclusion = <-w.finish:
-	case <-elapsed:
-	}
-	return resultOf(conclusion), w.step(ctx, stepRun, "completed", conclusion)
-}
-
-func (w *worker) step(ctx context.Context, number int, status, conclusion string) error {
-	names := map[int]string{
-		stepSetUpJob: "Set up job", stepHook: "Set up runner", stepRun: "Run deploy", stepAlways: "Clean up",
-	}
-	u, err := url.Parse(w.system.URL)
-	if err != nil {
-		return err
-	}
-	u.Path = stepsPath
-	return w.post(ctx, u.String(), map[string]any{
-		"workflow_job_run_backend_id": w.req.JobID,
-		"steps":                       []step{{number, names[number], status, conclusion}},
-	})
-}
-
-// env is the environment of a hook: GitHub's allow-list, the runner's own
-// variables, and the token request only for a job with id-token: write
-// (actions/runner ScriptHandler.cs).
-func (w *worker) env() map[string]string {
-	env := map[string]string{
-		"RUNNER_NAME": w.file.AgentName, "RUNNER_OS": "Linux", "RUNNER_ARCH": "X64",
-		"RUNNER_ENVIRONMENT": "self-hosted", "RUNNER_WORKSPACE": "/home/runner/" + w.file.WorkFolder,
-		"GITHUB_ACTIONS": "true",
-	}
-	for _, item := range w.req.ContextData["github"].Items {
-		env["GITHUB_"+strings.ToUpper(item.Key)] = item.Value
-	}
-	if u := w.system.Data["GenerateIdTokenUrl"]; u != "" {
-		env["ACTIONS_ID_TOKEN_REQUEST_URL"] = u
-		env["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = w.system.Authorization.Parameters["AccessToken"]
-	}
-	return env
 }

@@ -41,14 +41,18 @@ func (r Runner) connect(ctx context.Context, jit string) (*connection, error) {
 	var session struct {
 		ID string `json:"sessionId"`
 	}
-	if err := c.call(ctx, http.MethodPost, c.file.ServerURLV2+"session", c.token, map[string]any{
-		"ownerName": "simulated", "agent": map[string]any{"id": c.file.AgentID, "name": c.file.AgentName},
+	if err := c.call(ctx, http.MethodPost, c.broker("session"), c.token, map[string]any{
+		"ownerName": standInOwner, "agent": map[string]any{"id": c.file.AgentID, "name": c.file.AgentName},
 	}, &session); err != nil {
 		return nil, fmt.Errorf("open the session: %w", err)
 	}
 	c.session = session.ID
 	return c, nil
 }
+
+// standInOwner is the owner of a stand-in's session, by which the simulator knows
+// it from other runners.
+const standInOwner = "simulated"
 
 func decodeJIT(jit string, into map[string]any) error {
 	b, err := base64.StdEncoding.DecodeString(jit)
@@ -89,14 +93,18 @@ func (c *connection) authenticate(ctx context.Context) error {
 }
 
 func (c *connection) assertion() (string, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: c.key}, nil)
+	algorithm := jose.RS256
+	if c.cred.RequireFipsCryptography {
+		algorithm = jose.PS256
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: c.key}, nil)
 	if err != nil {
 		return "", err
 	}
 	now := time.Now()
 	payload, err := json.Marshal(assertion{
 		Issuer: c.cred.ClientID, Subject: c.cred.ClientID, Audience: c.cred.AuthorizationURL, ID: newGUID(),
-		IssuedAt: now.Unix(), Expires: now.Add(5 * time.Minute).Unix(),
+		NotBefore: now.Unix(), Expires: now.Add(5 * time.Minute).Unix(),
 	})
 	if err != nil {
 		return "", err
@@ -113,6 +121,35 @@ type statusError struct{ status int }
 
 func (e statusError) Error() string { return fmt.Sprintf("status %d", e.status) }
 
+// brokerRefusal is a refusal that says why.
+type brokerRefusal struct {
+	kind, message string
+	// polling says that it came when the runner asked for a message: only then
+	// does the runner look at the reason (actions/runner BrokerHttpClient.cs).
+	polling bool
+}
+
+func (e brokerRefusal) Error() string { return e.kind + ": " + e.message }
+
+// refusal is what an answer of this status says.
+func refusal(status int, body []byte) error {
+	var f brokerFailure
+	if json.Unmarshal(body, &f) == nil && f.Source == brokerSource {
+		return brokerRefusal{kind: f.Kind, message: f.Message}
+	}
+	return statusError{status}
+}
+
+// resolve finds a name against a base, as RFC 3986 has it and .NET's Uri does:
+// the last segment of a base without a slash at its end is replaced.
+func resolve(base, name string) string {
+	b, err := url.Parse(base)
+	if err != nil {
+		return base
+	}
+	return b.ResolveReference(&url.URL{Path: name}).String()
+}
+
 // call sends one request. What may pass (no answer, 429, 5xx) is tried again
 // until the context ends, waiting 1 to 30 s; any other refusal is an error.
 func (c *connection) call(ctx context.Context, method, u, token string, in, out any) error {
@@ -127,7 +164,7 @@ func (c *connection) call(ctx context.Context, method, u, token string, in, out 
 			return context.Cause(ctx)
 		case err != nil || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError:
 		case status >= http.StatusBadRequest:
-			return fmt.Errorf("%s: %w", method, statusError{status})
+			return fmt.Errorf("%s: %w", method, refusal(status, b))
 		case out == nil || len(b) == 0:
 			return nil
 		default:

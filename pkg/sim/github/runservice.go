@@ -2,98 +2,48 @@ package simgithub
 
 import (
 	"net/http"
-	"strconv"
+	"strings"
 	"time"
 )
 
-const (
-	runPath   = brokerPath + "/run"
-	stepsPath = brokerPath + "/twirp/github.actions.results.api.v1.WorkflowStepUpdateService/WorkflowStepsUpdate"
-)
+const runPath = brokerPath + "/run"
 
-// The steps of every simulated job, as the runner numbers them. The hook is
-// the first step after the setup and always() holds for the last of the
-// workflow's own (actions/runner JobExtension.cs).
-const (
-	stepSetUpJob = iota + 1
-	stepHook
-	stepRun
-	stepAlways
-)
+// runURL is the run service's, for clients that resolve names against it.
+func (s *Server) runURL() string { return s.cfg.BaseURL + runPath + "/" }
 
-type step struct {
-	Number     int    `json:"number"`
-	Name       string `json:"name"`
-	Status     string `json:"status"`
-	Conclusion string `json:"conclusion,omitempty"`
+// runFailure is actions/runner RunServiceError.cs. A runner believes it only with
+// this source, and tells errors apart by statusCode in the body: 404 is a job
+// that is gone, 409 one that another runner has, 422 one that cannot be run
+// (RunServiceHttpClient.cs). It tries anything else again.
+type runFailure struct {
+	Source  string `json:"source"`
+	Status  int    `json:"statusCode"`
+	Message string `json:"errorMessage"`
 }
 
-// jobRequest is the part of actions/runner's AgentJobRequestMessage that the
-// stand-in runner needs.
-type jobRequest struct {
-	MessageType string                `json:"messageType"`
-	JobID       string                `json:"jobId"`
-	JobName     string                `json:"jobName"`
-	DisplayName string                `json:"jobDisplayName"`
-	Plan        planRef               `json:"plan"`
-	Resources   resources             `json:"resources"`
-	ContextData map[string]contextMap `json:"contextData"`
-	// Simulated says what a workflow file would: it is not of GitHub.
-	Simulated simulated `json:"x-simulated"`
-}
-
-type planRef struct {
-	PlanID string `json:"planId"`
-}
-
-type resources struct {
-	Endpoints []endpoint `json:"endpoints"`
-}
-
-type endpoint struct {
-	Name          string            `json:"name"`
-	URL           string            `json:"url"`
-	Data          map[string]string `json:"data"`
-	Authorization authorization     `json:"authorization"`
-}
-
-type authorization struct {
-	Scheme     string            `json:"scheme"`
-	Parameters map[string]string `json:"parameters"`
-}
-
-// contextMap is a dictionary as actions/runner serializes context data.
-type contextMap struct {
-	Type  int           `json:"t"`
-	Items []contextItem `json:"d"`
-}
-
-type contextItem struct {
-	Key   string `json:"k"`
-	Value string `json:"v"`
-}
-
-type simulated struct {
-	DurationMillis int64  `json:"durationMillis"`
-	Conclusion     string `json:"conclusion"`
+func runError(status int, msg string) answer {
+	return answer{
+		status: status, header: map[string]string{"ActivityId": newGUID()},
+		body: runFailure{"actions-run-service", status, msg},
+	}
 }
 
 // acquireJob starts the job on the runner that it was offered to.
-func (s *Server) acquireJob(r *http.Request, a *agent) answer {
+func (s *Server) acquireJob(r *http.Request) answer {
 	var b struct {
 		JobMessageID string `json:"jobMessageId"`
 	}
 	if err := decode(r, &b); err != nil {
-		return badRequest(err.Error())
+		return runError(http.StatusBadRequest, err.Error())
 	}
-	j := s.state.job(b.JobMessageID)
+	a, j := s.state.agents[callerOf(r).cred.agent], s.state.job(b.JobMessageID)
 	switch {
-	case j == nil || j.Status == "completed":
-		return vssError(http.StatusNotFound, "TaskOrchestrationJobNotFoundException", "Job not found: "+b.JobMessageID)
+	case a == nil || j == nil || j.Status == "completed":
+		return runError(http.StatusNotFound, "Job not found: "+b.JobMessageID)
 	case j.Status != "queued" || j.offered != a.id || a.session == "":
-		return vssError(http.StatusConflict, "TaskOrchestrationJobAlreadyAcquiredException", "Job message already acquired")
+		return runError(http.StatusConflict, "Job message already acquired")
 	}
-	now := time.Now()
+	now := s.now()
 	j.offered, j.delivered = 0, false
 	j.Status, j.StartedAt, j.LeaseUntil = "in_progress", now, now.Add(s.cfg.LeaseTTL)
 	j.RunnerID, j.RunnerName, j.groupID = a.id, a.name, a.groupID
@@ -102,117 +52,81 @@ func (s *Server) acquireJob(r *http.Request, a *agent) answer {
 	return ok(s.request(j))
 }
 
-func (s *Server) request(j *job) jobRequest {
-	data := map[string]string{"ServerName": "SystemVssConnection"}
-	if j.run.spec.IDToken {
-		data["GenerateIdTokenUrl"] = s.Issuer() + "/idtoken/" + j.planID + "/" + j.JobID + "?api-version=2.0"
-	}
-	token := s.issue(credential{kind: kindJob, job: j.JobID}, jobTokenTTL)
-	return jobRequest{
-		MessageType: "RunnerJobRequest", JobID: j.JobID, JobName: j.Name, DisplayName: j.Name,
-		Plan: planRef{j.planID},
-		Resources: resources{[]endpoint{{
-			Name: "SystemVssConnection", URL: s.cfg.BaseURL + runPath, Data: data,
-			Authorization: authorization{"OAuth", map[string]string{"AccessToken": token}},
-		}}},
-		ContextData: map[string]contextMap{"github": s.githubContext(j)},
-		Simulated:   simulated{durationMillis(j.run.spec.Duration), j.run.spec.Conclusion},
-	}
-}
-
-// durationMillis keeps "until told" negative however small its value is.
-func durationMillis(d time.Duration) int64 {
-	if d < 0 {
-		return -1
-	}
-	return d.Milliseconds()
-}
-
-// githubContext is what becomes the GITHUB_ variables of a hook; the job's
-// environment, its workflow and its numeric id are not among them
-// (actions/runner GitHubContext.cs).
-func (s *Server) githubContext(j *job) contextMap {
-	r := j.run
-	id := func(n int64) string { return strconv.FormatInt(n, 10) }
-	kind, name := "branch", "main"
-	if r.spec.Tag != "" {
-		kind, name = "tag", r.spec.Tag
-	}
-	api := s.cfg.BaseURL + "/api/v3"
-	if s.cfg.BaseURL == "https://github.com" {
-		api = "https://api.github.com"
-	}
-	return contextMap{2, []contextItem{
-		{"actor", r.actor.login}, {"actor_id", id(r.actor.id)}, {"api_url", api},
-		{"event_name", r.spec.Event}, {"job", r.spec.Job}, {"ref", r.ref()}, {"ref_name", name},
-		{"ref_protected", "false"}, {"ref_type", kind}, {"repository", s.fullName(r.repo)},
-		{"repository_id", id(r.repo.id)}, {"repository_owner", s.cfg.Org},
-		{"repository_owner_id", id(s.cfg.OrgID)}, {"run_attempt", id(j.RunAttempt)}, {"run_id", id(r.id)},
-		{"run_number", id(r.number)}, {"server_url", s.cfg.BaseURL}, {"sha", r.spec.HeadSHA},
-		{"triggering_actor", j.attempt.triggering.login}, {"workflow", r.spec.WorkflowPath},
-		{"workflow_ref", s.workflowRef(r)}, {"workflow_sha", r.spec.HeadSHA},
-	}}
-}
-
 // withJob finds the job of a job token, while it runs.
 func (s *Server) withJob(h func(*http.Request, *job) answer) func(*http.Request) answer {
 	return func(r *http.Request) answer {
 		j := s.state.job(callerOf(r).cred.job)
 		if j == nil || j.Status != "in_progress" {
-			return vssError(http.StatusNotFound, "TaskOrchestrationJobNotFoundException", "the job is not in progress")
+			return runError(http.StatusNotFound, "the job is not in progress")
 		}
 		return h(r, j)
 	}
 }
 
+// jobRef is what names a job in calls of the run service: actions/runner
+// RenewJobRequest.cs and CompleteJobRequest.cs.
 type jobRef struct {
-	PlanID     string `json:"planId"`
-	JobID      string `json:"jobId"`
-	Conclusion string `json:"conclusion,omitempty"`
+	PlanID string `json:"planId"`
+	JobID  string `json:"jobId"`
 }
 
-func (b jobRef) names(j *job) bool { return b.PlanID == j.planID && b.JobID == j.JobID }
+func (b jobRef) names(j *job) bool {
+	return strings.EqualFold(b.PlanID, j.planID) && strings.EqualFold(b.JobID, j.JobID)
+}
+
+// completion is actions/runner CompleteJobRequest.cs as far as it is looked at.
+type completion struct {
+	jobRef
+	Conclusion  string       `json:"conclusion"`
+	StepResults []stepResult `json:"stepResults,omitempty"`
+}
 
 func (s *Server) renewJob(r *http.Request, j *job) answer {
 	var b jobRef
 	if decode(r, &b) != nil || !b.names(j) {
-		return badRequest("the token is for another job")
+		return runError(http.StatusBadRequest, "the token is for another job")
 	}
-	j.LeaseUntil = time.Now().Add(s.cfg.LeaseTTL)
-	return ok(map[string]any{"lockedUntil": j.LeaseUntil.UTC()})
+	j.LeaseUntil = s.now().Add(s.cfg.LeaseTTL)
+	// The client's lease by the client's clock.
+	return ok(map[string]any{"lockedUntil": time.Now().Add(s.cfg.LeaseTTL).UTC()})
+}
+
+// concluded is what a runner's result makes of a job or a step in the REST API.
+// The results are those of actions/runner TaskResult.cs, which it sends in camel
+// case (VssJsonMediaTypeFormatter.cs); a job with issues succeeded all the same
+// (ResultsHttpClient.cs, ConvertResultToConclusion). That an abandoned one failed
+// is assumed. "cancelled" is the spelling of other implementations.
+func concluded(result string) (conclusion string, known bool) {
+	switch strings.ToLower(result) {
+	case "succeeded", "succeededwithissues":
+		return "success", true
+	case "failed", "abandoned":
+		return "failure", true
+	case "canceled", "cancelled":
+		return "cancelled", true
+	case "skipped":
+		return "skipped", true
+	}
+	return "", false
 }
 
 // completeJob ends the job and deregisters its ephemeral runner.
 func (s *Server) completeJob(r *http.Request, j *job) answer {
-	var b jobRef
+	var b completion
 	if decode(r, &b) != nil || !b.names(j) {
-		return badRequest("the token is for another job")
+		return runError(http.StatusBadRequest, "the token is for another job")
 	}
-	conclusion := map[string]string{"succeeded": "success", "failed": "failure", "canceled": "cancelled"}[b.Conclusion]
-	if conclusion == "" {
-		return badRequest("unknown conclusion")
+	conclusion, known := concluded(b.Conclusion)
+	if !known {
+		return runError(http.StatusBadRequest, "unknown conclusion "+b.Conclusion)
 	}
-	s.complete(j, conclusion, time.Now())
+	for _, st := range b.StepResults {
+		s.report(j, st.state())
+	}
+	s.complete(j, conclusion, s.now())
 	if a := s.state.agents[j.RunnerID]; a != nil {
+		a.finished = true
 		s.deregister(a)
 	}
 	return noContent()
-}
-
-func (s *Server) updateSteps(r *http.Request, j *job) answer {
-	var b struct {
-		Job   string `json:"workflow_job_run_backend_id"`
-		Steps []step `json:"steps"`
-	}
-	if decode(r, &b) != nil || b.Job != j.JobID {
-		return badRequest("the token is for another job")
-	}
-	for _, st := range b.Steps {
-		j.steps[st.Number] = st
-		if st.Number >= stepRun && st.Status != "skipped" && !j.StepsRan {
-			j.StepsRan, j.StepsStartedAt = true, time.Now()
-		}
-		j.HookSucceeded = j.HookSucceeded || st.Number == stepHook && st.Conclusion == "success"
-	}
-	return ok(map[string]any{"ok": true})
 }

@@ -152,7 +152,7 @@ func (s *Server) createSet(r *http.Request) answer {
 	}
 	set := &scaleSet{
 		id: s.state.nextSet, name: b.Name, groupID: b.RunnerGroupID, labels: b.Labels,
-		created: time.Now(), lastSeen: time.Now(), nextID: firstMessageID,
+		created: s.now(), lastSeen: s.now(), nextID: firstMessageID,
 	}
 	if b.RunnerSetting.DisableUpdate != nil {
 		set.disable = *b.RunnerSetting.DisableUpdate
@@ -199,7 +199,7 @@ func (s *Server) removeSet(_ *http.Request, set *scaleSet) answer {
 				"The runner scale set has a job assigned to a runner.")
 		}
 	}
-	s.deleteSet(set, time.Now())
+	s.deleteSet(set, s.now())
 	return noContent()
 }
 
@@ -249,7 +249,7 @@ func (s *Server) statistics(set *scaleSet) statistics {
 		switch {
 		case a.busy:
 			st.Busy++
-		case a.online():
+		case a.online(s.now()):
 			st.Idle++
 		}
 	}

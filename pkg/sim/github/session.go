@@ -18,7 +18,7 @@ func (s *Server) createSession(r *http.Request, set *scaleSet) answer {
 		return vssError(http.StatusConflict, "RunnerScaleSetSessionConflictException",
 			"The actions runner scaleset "+set.name+" already has an active session.")
 	}
-	set.session = &session{id: newGUID(), owner: b.OwnerName, seen: time.Now()}
+	set.session = &session{id: newGUID(), owner: b.OwnerName, seen: s.now()}
 	s.reoffer(set)
 	return ok(s.showSession(set))
 }
@@ -60,7 +60,7 @@ func (s *Server) refreshSession(r *http.Request, set *scaleSet) answer {
 		return vssError(http.StatusNotFound, "RunnerAdminException",
 			"runner referenced a session ID that doesn't exist in redis")
 	}
-	set.session.seen = time.Now()
+	set.session.seen = s.now()
 	return ok(s.showSession(set))
 }
 
@@ -68,7 +68,7 @@ func (s *Server) deleteSession(r *http.Request, set *scaleSet) answer {
 	if set.session == nil || set.session.id != r.PathValue("session") {
 		return sessionExpired()
 	}
-	s.endSession(set, time.Now())
+	s.endSession(set, s.now())
 	return noContent()
 }
 

@@ -3,6 +3,7 @@ package simgithub
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // time and in the order of these times, and returns when the next one falls
 // due, zero if none does. The caller holds the lock.
 func (s *Server) settle() (next time.Time) {
-	now := time.Now()
+	now := s.now()
 	for {
 		c := &clock{now: s.settled}
 		for _, j := range s.state.jobs {
@@ -125,14 +126,15 @@ func (s *Server) complete(j *job, conclusion string, at time.Time) {
 		}
 	}
 	j.Status, j.Conclusion, j.CompletedAt, j.availableTo = "completed", conclusion, at, 0
+	maps.DeleteFunc(s.creds, func(_ string, c credential) bool { return c.kind == kindInstallation && c.job == j.JobID })
 	if j.ScaleSetID != 0 {
 		s.announce(j, "JobCompleted", resultOf(conclusion))
 	}
 }
 
-// resultOf spells a conclusion as queue messages do.
+// resultOf spells a conclusion as queue messages and runners do.
 func resultOf(conclusion string) string {
-	return map[string]string{"success": "succeeded", "failure": "failed", "cancelled": "canceled"}[conclusion]
+	return map[string]string{"success": "succeeded", "failure": "failed", "cancelled": "canceled", "skipped": "skipped"}[conclusion]
 }
 
 func (s *Server) settleAgents(c *clock) {
@@ -321,10 +323,11 @@ func (s *Server) await(ctx context.Context, hold time.Duration, ready func(expir
 		if closed {
 			return errClosed
 		}
-		if next.IsZero() || deadline.Before(next) {
-			next = deadline
+		wait := time.Until(deadline)
+		if !next.IsZero() {
+			wait = min(wait, next.Sub(s.now()))
 		}
-		timer := time.NewTimer(time.Until(next))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-wake:

@@ -3,7 +3,6 @@ package simgithub
 import (
 	"fmt"
 	"strings"
-	"time"
 )
 
 // AddUser adds an account and returns its id; one that exists keeps its id.
@@ -121,7 +120,7 @@ func (s *Server) setEnvironment(r *repo, e Environment) *environment {
 		old.Environment = e
 		return old
 	}
-	n := &environment{Environment: e, id: s.state.nextEnv, created: time.Now()}
+	n := &environment{Environment: e, id: s.state.nextEnv, created: s.now()}
 	s.state.nextEnv++
 	r.envs[key] = n
 	return n

@@ -134,8 +134,9 @@ type job struct {
 	exhausted   bool // requeued often enough; waits for the 24 h limit
 	tellCancel  bool // the runner is to be told of a cancellation
 	tellFinish  string
-	groupID     int64 // of its runner
-	steps       map[int]step
+	groupID     int64             // of its runner
+	steps       map[int]stepState // by number
+	own         []ownStep
 }
 
 type scaleSet struct {
@@ -184,21 +185,27 @@ type agent struct {
 	created time.Time
 	key     *rsa.PrivateKey
 	client  string // OAuth client id of its credentials
-	used    bool
-	session string
-	polls   int
-	seen    time.Time
-	idleAt  time.Time // when it connected, for the order of idle runners
-	jobID   string    // offered or running
-	busy    bool
-	hadJob  bool
-	nextMsg int64
+	work    string // folder that the registration named, empty for the default
+	// noUpdate says that the runner does not update itself.
+	noUpdate bool
+	used     bool
+	session  string
+	polls    int
+	seen     time.Time
+	idleAt   time.Time // when it connected, for the order of idle runners
+	jobID    string    // offered or running
+	busy     bool
+	hadJob   bool
+	// finished says that its own report ended its job and its registration.
+	finished bool
+	standIn  bool // it is a [Runner], which understands finishMessage
+	nextMsg  int64
 }
 
 // online says whether the runner polls, or did not long ago. GitHub documents
 // no value for long.
-func (a *agent) online() bool {
-	return a.session != "" && (a.polls > 0 || a.busy || time.Since(a.seen) < offlineAfter)
+func (a *agent) online(now time.Time) bool {
+	return a.session != "" && (a.polls > 0 || a.busy || now.Sub(a.seen) < offlineAfter)
 }
 
 func (st *state) job(id string) *job {
