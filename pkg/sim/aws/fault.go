@@ -7,7 +7,8 @@ type FaultKind string
 
 // The fault menu.
 const (
-	// Throttle answers RequestLimitExceeded (EC2) or Throttling (Auto Scaling):
+	// Throttle answers RequestLimitExceeded (EC2), Throttling (the other query
+	// services) or ThrottlingException (the JSON services):
 	// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 	Throttle FaultKind = "throttle"
 	// Unavailable answers with status 503.
@@ -67,7 +68,10 @@ func (s *Server) takeFault(action string) Fault {
 
 // refusal is the answer of a fault that refuses, nil for the others.
 func (f Fault) refusal(service string) *apiError {
-	scaling := service == serviceAutoScaling
+	if speaks(service) == jsonRPC || speaks(service) == restJSON {
+		return f.jsonRefusal(service)
+	}
+	scaling := speaks(service) == query
 	switch {
 	case f.Kind == Throttle && scaling:
 		return &apiError{http.StatusBadRequest, "Throttling", "Rate exceeded"}
