@@ -11,7 +11,7 @@ const (
 	// services) or ThrottlingException (the JSON services):
 	// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 	Throttle FaultKind = "throttle"
-	// Unavailable answers with status 503.
+	// Unavailable answers with status 503, Systems Manager with 500.
 	Unavailable FaultKind = "unavailable"
 	// InProgress answers ScalingActivityInProgress, a fault that
 	// TerminateInstanceInAutoScalingGroup documents.
@@ -28,7 +28,7 @@ const (
 	// Ignored accepts a termination that then never happens.
 	Ignored FaultKind = "ignored"
 	// Stale answers a description as if nothing had been found, the worst case
-	// of eventual consistency.
+	// of eventual consistency; where there is nothing to find, it does nothing.
 	Stale FaultKind = "stale"
 )
 

@@ -146,7 +146,8 @@ func algorithmNames(spec string) []string {
 	return out
 }
 
-// kms runs one action of KMS:
+// kms runs one action of KMS. Each error that is the caller's has status 400 in
+// the API reference, whatever the service's model says of it:
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_Operations.html
 func (s *Server) kms(c call, kind FaultKind) (any, error) {
 	run, known := map[string]func(call, FaultKind) (any, error){

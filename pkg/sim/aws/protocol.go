@@ -188,9 +188,10 @@ func (f Fault) jsonRefusal(service string) *apiError {
 	case Throttle:
 		return &apiError{throttled, "ThrottlingException", "Rate exceeded"}
 	case Unavailable:
-		code := map[string]string{
-			serviceKMS: "DependencyTimeoutException", serviceSSM: "InternalServerError", serviceEKS: "ServiceUnavailableException",
-		}[service]
+		if service == serviceSSM {
+			return &apiError{http.StatusInternalServerError, internalSSM, "The service is unavailable."}
+		}
+		code := map[string]string{serviceKMS: "DependencyTimeoutException", serviceEKS: "ServiceUnavailableException"}[service]
 		return &apiError{http.StatusServiceUnavailable, code, "The service is unavailable."}
 	case Unauthorized:
 		return &apiError{forbidden, "AccessDeniedException", "User is not authorized to perform this operation"}
@@ -202,7 +203,9 @@ func (f Fault) jsonRefusal(service string) *apiError {
 // body, REST JSON in a header.
 type jsonFailure struct {
 	Type    string `json:"__type,omitempty"`
-	Message string `json:"message"`
+	Message string `json:"message,omitempty"`
+	// Upper is the message where the service's model has it as Message.
+	Upper string `json:"Message,omitempty"`
 	// EKS repeats what was not found.
 	Cluster   string `json:"clusterName,omitempty"`
 	Nodegroup string `json:"nodegroupName,omitempty"`
@@ -210,7 +213,10 @@ type jsonFailure struct {
 }
 
 func jsonError(c call, e *apiError) any {
-	if c.service != serviceEKS {
+	switch {
+	case e.code == internalSSM:
+		return jsonFailure{Type: e.code, Upper: e.message}
+	case c.service != serviceEKS:
 		return jsonFailure{Type: e.code, Message: e.message}
 	}
 	out := jsonFailure{Message: e.message, header: e.code}

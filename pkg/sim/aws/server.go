@@ -1,12 +1,3 @@
-// Package simaws is an honest pretend AWS: the parts of Amazon EC2 and Amazon
-// EC2 Auto Scaling that the end of a host depends on, and of STS, IAM, KMS,
-// Systems Manager and EKS those that a daemon in a cluster asks, as an
-// [http.Handler]. The real SDKs talk to it. It keeps state, checks signatures
-// and refuses what the services refuse; each rule of behaviour names its source.
-//
-// It knows no goroutine of its own: what happens by itself (boot, shutdown,
-// refill, aging out) is computed from timestamps whenever a request comes or
-// [Server.Advance] is called, so it runs in a testing/synctest bubble.
 package simaws
 
 import (

@@ -11,6 +11,10 @@ import (
 // https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 const maxParameters = 10
 
+// internalSSM is the service's own failure, the only error whose message is
+// spelt Message.
+const internalSSM = "InternalServerError"
+
 // parameter is one parameter of type String.
 type parameter struct {
 	name, value, arn string
