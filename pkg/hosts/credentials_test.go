@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -314,6 +315,32 @@ func TestCredentialsAreRenewedBeforeTheyExpire(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestEC2CallsAnExpiredSessionAnExpiredRequest(t *testing.T) {
+	i := newIdentity(t, 0)
+	i.irsa(t)
+	synctest.Test(t, func(t *testing.T) {
+		i.project(t, "sts.amazonaws.com", time.Hour)
+		cfg, err := hosts.LoadConfig(t.Context(), hosts.ConfigOptions{
+			Region: region, Endpoint: "https://aws.example", HTTPClient: &http.Client{Transport: inProcess{i.sim}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		session, err := cfg.Credentials.Retrieve(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Credentials = credentials.StaticCredentialsProvider{Value: session}
+		for _, want := range []string{"", "RequestExpired"} {
+			_, err := ec2.NewFromConfig(cfg).DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{})
+			if code(err) != want || want == "" && err != nil {
+				t.Errorf("DescribeInstances at %s = %v, want %q", time.Now(), err, want)
+			}
+			wait(t, time.Hour)
+		}
+	})
 }
 
 // recorder answers nothing and remembers for whom requests were.
