@@ -74,6 +74,7 @@ func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	if err := checkEndpoints(ctx, cfg, o.Endpoint); err != nil {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}
+	cfg.Credentials = &patientCredentials{provider: cfg.Credentials}
 	return cfg, nil
 }
 

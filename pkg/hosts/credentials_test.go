@@ -317,6 +317,43 @@ func TestCredentialsAreRenewedBeforeTheyExpire(t *testing.T) {
 	}
 }
 
+func TestAPauseOfSTSStopsNothingThatAWSWouldAccept(t *testing.T) {
+	i := newIdentity(t, 0)
+	i.irsa(t)
+	synctest.Test(t, func(t *testing.T) {
+		i.project(t, "sts.amazonaws.com", 24*time.Hour)
+		cfg, err := hosts.LoadConfig(t.Context(), hosts.ConfigOptions{
+			Region: region, Endpoint: "https://aws.example", HTTPClient: &http.Client{Transport: inProcess{i.sim}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := ec2.NewFromConfig(cfg)
+		describe := func() error {
+			_, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{})
+			return err
+		}
+		if err := describe(); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, 55*time.Minute)
+		i.sim.Inject(simaws.Fault{Action: "AssumeRoleWithWebIdentity", Kind: simaws.Throttle, Count: 1000})
+		for second := range 300 {
+			if err := describe(); err != nil {
+				t.Fatalf("%d s into the last five minutes: %v", second, err)
+			}
+			wait(t, time.Second)
+		}
+		tried := len(slices.DeleteFunc(actions(i.sim), func(a string) bool { return a != "AssumeRoleWithWebIdentity Throttling" }))
+		if tried < 10 || tried > 20 {
+			t.Errorf("%d renewals in five minutes, want one in 20 s", tried)
+		}
+		if err := describe(); code(err) != "Throttling" {
+			t.Errorf("after the end of the credentials: %v, want the reason why there are none", err)
+		}
+	})
+}
+
 func TestEC2CallsAnExpiredSessionAnExpiredRequest(t *testing.T) {
 	i := newIdentity(t, 0)
 	i.irsa(t)
