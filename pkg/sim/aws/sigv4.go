@@ -55,14 +55,25 @@ func (s *Server) authenticate(r *http.Request, body []byte, service string, now 
 		return principal{}, refuseCredentials(service, unknownKey, "The security token included in the request is invalid.")
 	case !slices.Contains(c.headers, "host") || !slices.Contains(c.headers, "x-amz-date"):
 		return principal{}, refuseCredentials(service, wrongSignature, "'Host' and 'X-Amz-Date' must be signed")
-	case token != "" && !slices.Contains(c.headers, "x-amz-security-token"):
-		return principal{}, refuseCredentials(service, wrongSignature, "'X-Amz-Security-Token' must be signed")
+	case unsignedHeader(r, c.headers) != "":
+		return principal{}, refuseCredentials(service, wrongSignature, "'"+unsignedHeader(r, c.headers)+"' must be signed")
 	case !hmac.Equal([]byte(signature(r, body, c, known.secret)), []byte(c.signature)):
 		return principal{}, refuseCredentials(service, wrongSignature, "The request signature we calculated does not match the signature you provided.")
 	case !known.expires.IsZero() && !now.Before(known.expires):
 		return principal{}, refuseCredentials(service, expired, "The security token included in the request is expired")
 	}
 	return known.who, nil
+}
+
+// unsignedHeader is a header that should be signed and is not: "you must include
+// ... any x-amz-* headers in the request". Tokens and targets are such headers.
+func unsignedHeader(r *http.Request, signed []string) string {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Amz-") && !slices.Contains(signed, strings.ToLower(name)) {
+			return name
+		}
+	}
+	return ""
 }
 
 // signingRegion: "IAM is a global service", signed for us-east-1 in the aws

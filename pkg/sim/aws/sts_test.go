@@ -172,6 +172,25 @@ func TestASessionIsGoodForEveryServiceUntilItExpires(t *testing.T) {
 	})
 }
 
+// late sets a header that the signature does not cover.
+type late struct{ next http.RoundTripper }
+
+func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Amz-Extra", "1")
+	return l.next.RoundTrip(r)
+}
+
+func TestEveryHeaderOfAWSMustBeSigned(t *testing.T) {
+	s := newServer()
+	cfg := clientConfig(s)
+	cfg.HTTPClient = &http.Client{Transport: late{inProcess{s}}}
+	_, err := kms.NewFromConfig(cfg).DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: aws.String("alias/app")})
+	if errorCode(err) != "InvalidSignatureException" || !strings.Contains(err.Error(), "X-Amz-Extra") {
+		t.Errorf("DescribeKey = %v, want InvalidSignatureException for X-Amz-Extra", err)
+	}
+}
+
 func pass(t *testing.T, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
