@@ -60,8 +60,9 @@ func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	load := []func(*config.LoadOptions) error{
 		config.WithRegion(o.Region), config.WithHTTPClient(client),
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow }),
-		// Else the agent of EKS Pod Identity would be asked by a client of the
-		// SDK's own, which waits for ever.
+		// Else the agent of EKS Pod Identity is asked by a client of the SDK's
+		// own. That waits for ever, since renewals outlive the contexts of the
+		// calls that need them, and later calls wait for the same renewal.
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
 	}
 	if o.Endpoint != "" {
