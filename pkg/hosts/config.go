@@ -13,7 +13,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 )
+
+// expiryWindow is how long before they expire credentials are renewed, so that
+// a call and its repetitions end before they do. The SDK itself renews those of
+// a web identity only once they have expired.
+const expiryWindow = 5 * time.Minute
 
 // defaultResponseTimeout bounds the wait for one answer's first byte, so that
 // a connection that went silent costs an attempt and not the whole call.
@@ -40,7 +46,9 @@ type ConfigOptions struct {
 
 // LoadConfig finds credentials as every AWS tool does (environment, web
 // identity of IRSA, Pod Identity, instance role) and returns a configuration
-// whose requests time out. No request is made until a client is used.
+// whose requests time out and whose temporary credentials are renewed before
+// they expire. No request is made until a client is used. It refuses an
+// endpoint that the SDK would refuse at every call, or pass over.
 func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	if o.Region == "" {
 		return aws.Config{}, errors.New("load the AWS configuration: no region given")
@@ -49,7 +57,14 @@ func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}
-	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region), config.WithHTTPClient(client)}
+	load := []func(*config.LoadOptions) error{
+		config.WithRegion(o.Region), config.WithHTTPClient(client),
+		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow }),
+		// Else the agent of EKS Pod Identity is asked by a client of the SDK's
+		// own. That waits for ever, since renewals outlive the contexts of the
+		// calls that need them, and later calls wait for the same renewal.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+	}
 	if o.Endpoint != "" {
 		load = append(load, config.WithBaseEndpoint(o.Endpoint))
 	}
@@ -57,6 +72,10 @@ func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}
+	if err := checkEndpoints(ctx, cfg, o.Endpoint); err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	cfg.Credentials = &patientCredentials{provider: cfg.Credentials}
 	return cfg, nil
 }
 

@@ -7,10 +7,11 @@ type FaultKind string
 
 // The fault menu.
 const (
-	// Throttle answers RequestLimitExceeded (EC2) or Throttling (Auto Scaling):
+	// Throttle answers RequestLimitExceeded (EC2), Throttling (the other query
+	// services) or ThrottlingException (the JSON services):
 	// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 	Throttle FaultKind = "throttle"
-	// Unavailable answers with status 503.
+	// Unavailable answers with status 503, Systems Manager with 500.
 	Unavailable FaultKind = "unavailable"
 	// InProgress answers ScalingActivityInProgress, a fault that
 	// TerminateInstanceInAutoScalingGroup documents.
@@ -27,7 +28,7 @@ const (
 	// Ignored accepts a termination that then never happens.
 	Ignored FaultKind = "ignored"
 	// Stale answers a description as if nothing had been found, the worst case
-	// of eventual consistency.
+	// of eventual consistency; where there is nothing to find, it does nothing.
 	Stale FaultKind = "stale"
 )
 
@@ -67,7 +68,10 @@ func (s *Server) takeFault(action string) Fault {
 
 // refusal is the answer of a fault that refuses, nil for the others.
 func (f Fault) refusal(service string) *apiError {
-	scaling := service == serviceAutoScaling
+	if speaks(service) == jsonRPC || speaks(service) == restJSON {
+		return f.jsonRefusal(service)
+	}
+	scaling := speaks(service) == query
 	switch {
 	case f.Kind == Throttle && scaling:
 		return &apiError{http.StatusBadRequest, "Throttling", "Rate exceeded"}

@@ -1,11 +1,3 @@
-// Package simaws is an honest pretend AWS: the parts of Amazon EC2 and Amazon
-// EC2 Auto Scaling that the end of a host depends on, as an [http.Handler].
-// The real SDKs talk to it. It keeps state, checks signatures and refuses what
-// the services refuse; each rule of behaviour names its source.
-//
-// It knows no goroutine of its own: what happens by itself (boot, shutdown,
-// refill, aging out) is computed from timestamps whenever a request comes or
-// [Server.Advance] is called, so it runs in a testing/synctest bubble.
 package simaws
 
 import (
@@ -60,9 +52,9 @@ type Config struct {
 type Request struct {
 	Seq       int
 	At        time.Time
-	Service   string // "ec2" or "autoscaling"
+	Service   string // "ec2", "autoscaling", "sts", "iam", "kms", "ssm" or "eks"
 	Action    string
-	IDs       []string // the instances or volumes it names, sorted as sent
+	IDs       []string // what it names: instances, volumes, keys, roles; in the order sent
 	Status    int      // 0 when it was never answered
 	Code      string   // the error code, empty on success
 	RequestID string
@@ -81,6 +73,7 @@ type Server struct {
 	faults     []Fault
 	requests   []Request
 	hooks      []func() // to call once the lock is released
+	account             // what there is besides instances and groups
 }
 
 // New starts an account without groups.
@@ -99,7 +92,7 @@ func New(cfg Config) *Server {
 	if cfg.HealthCheck == 0 {
 		cfg.HealthCheck = 30 * time.Second
 	}
-	return &Server{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), volumes: map[string]*volume{}}
+	return &Server{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), volumes: map[string]*volume{}, account: newAccount()}
 }
 
 // Requests are all calls so far, oldest first.
@@ -122,28 +115,26 @@ func (e *apiError) Error() string { return e.code + ": " + e.message }
 type call struct {
 	service string
 	action  string
-	form    url.Values
+	form    url.Values // of the query protocols
+	body    []byte     // of the JSON protocols
+	path    []string   // of the REST protocol, unescaped
+	caller  principal
 	id      string // of the answer
 }
 
 // maxBody bounds what is read; the services take at most 1 MiB by POST.
 const maxBody = 1 << 20
 
-// ServeHTTP answers one Query API request for either service. The credential
-// scope says for which.
+// ServeHTTP answers one request for any of the services. [addressed] says for
+// which.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		http.Error(w, "read the request", http.StatusBadRequest)
 		return
 	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil || r.Method == http.MethodGet {
-		form = r.URL.Query()
-	}
 	now := time.Now()
-	auth := s.authenticate(r, body, now)
-	c := call{service: auth.service, action: form.Get("Action"), form: form}
+	c, refused := s.parse(r, body, now)
 
 	s.mu.Lock()
 	s.advance(now)
@@ -152,14 +143,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault.Kind == Hang {
 		if fault.After {
 			// Only the effect counts: nobody hears the answer.
-			_, _ = s.answer(c, auth.err, fault, now)
+			_, _ = s.answer(c, refused, fault, now)
 		}
 		s.log(c, now, 0, "")
 		s.release()
 		<-r.Context().Done()
 		return
 	}
-	answer, failure := s.answer(c, auth.err, fault, now)
+	answer, failure := s.answer(c, refused, fault, now)
 	status, code := http.StatusOK, ""
 	if failure != nil {
 		status, code = failure.status, failure.code
@@ -180,6 +171,9 @@ func (s *Server) answer(c call, auth *apiError, f Fault, now time.Time) (any, *a
 	if refusal != nil && !f.After {
 		return nil, refusal
 	}
+	if denied := s.denial(c); denied != nil {
+		return nil, denied
+	}
 	answer, err := s.act(c, f.Kind, now)
 	if err != nil {
 		if e, ok := errors.AsType[*apiError](err); ok {
@@ -198,14 +192,15 @@ func (s *Server) act(c call, kind FaultKind, now time.Time) (any, error) {
 	switch c.service {
 	case serviceEC2:
 		return s.ec2(c, kind, now)
-	default:
+	case serviceAutoScaling:
 		return s.autoScaling(c, kind, now)
 	}
+	return s.other(c, kind, now)
 }
 
 func (s *Server) log(c call, now time.Time, status int, code string) {
 	s.requests = append(s.requests, Request{
-		Seq: len(s.requests) + 1, At: now, Service: c.service, Action: c.action, IDs: namedIDs(c.form),
+		Seq: len(s.requests) + 1, At: now, Service: c.service, Action: c.action, IDs: c.names(),
 		Status: status, Code: code, RequestID: c.id,
 	})
 }
@@ -247,6 +242,10 @@ func (s *Server) release() {
 }
 
 func write(w http.ResponseWriter, c call, status int, answer any) {
+	if speaks(c.service) == jsonRPC || speaks(c.service) == restJSON {
+		writeJSON(w, c, status, answer)
+		return
+	}
 	var b bytes.Buffer
 	b.WriteString(xml.Header)
 	if err := xml.NewEncoder(&b).Encode(answer); err != nil {
@@ -264,7 +263,10 @@ func write(w http.ResponseWriter, c call, status int, answer any) {
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/CommonErrors.html
 func errorBody(c call, e *apiError) any {
-	if c.service == serviceEC2 {
+	switch speaks(c.service) {
+	case jsonRPC, restJSON:
+		return jsonError(c, e)
+	case ec2Query:
 		type detail struct {
 			Code    string
 			Message string
@@ -280,12 +282,15 @@ func errorBody(c call, e *apiError) any {
 		fault = "Receiver"
 	}
 	return struct {
-		XMLName   xml.Name `xml:"http://autoscaling.amazonaws.com/doc/2011-01-01/ ErrorResponse"`
-		Type      string   `xml:"Error>Type"`
-		Code      string   `xml:"Error>Code"`
-		Message   string   `xml:"Error>Message"`
-		RequestID string   `xml:"RequestId"`
-	}{Type: fault, Code: e.code, Message: e.message, RequestID: c.id}
+		XMLName   xml.Name
+		Type      string `xml:"Error>Type"`
+		Code      string `xml:"Error>Code"`
+		Message   string `xml:"Error>Message"`
+		RequestID string `xml:"RequestId"`
+	}{
+		XMLName: xml.Name{Space: namespace(c.service), Local: "ErrorResponse"},
+		Type:    fault, Code: e.code, Message: e.message, RequestID: c.id,
+	}
 }
 
 // flag reads a boolean as both services do: true or false, nothing else.

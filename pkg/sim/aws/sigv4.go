@@ -17,22 +17,12 @@ import (
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
 const (
-	serviceEC2         = "ec2"
-	serviceAutoScaling = "autoscaling"
-
 	algorithm = "AWS4-HMAC-SHA256"
 	amzDate   = "20060102T150405Z"
 	// maxSkew: "the request must reach AWS within five minutes of the time
 	// stamp in the request".
 	maxSkew = 5 * time.Minute
 )
-
-// authentication is for which service a request was signed, and what is wrong
-// with it.
-type authentication struct {
-	service string
-	err     *apiError
-}
 
 // credential is the parsed Authorization header.
 type credential struct {
@@ -41,50 +31,113 @@ type credential struct {
 	signature                  string
 }
 
-func (s *Server) authenticate(r *http.Request, body []byte, now time.Time) authentication {
+// authenticate says who signed a request for this service.
+func (s *Server) authenticate(r *http.Request, body []byte, service string, now time.Time) (principal, *apiError) {
 	c, ok := parseAuthorization(r.Header.Get("Authorization"))
 	if !ok {
-		return authentication{serviceEC2, &apiError{http.StatusForbidden, "MissingAuthenticationToken",
-			"Request is missing Authentication Token"}}
+		return principal{}, refuseCredentials(service, missingToken, "Request is missing Authentication Token")
 	}
-	service := c.service
-	if service != serviceAutoScaling {
-		service = serviceEC2
-	}
-	return authentication{service, s.checkSignature(r, body, c, now)}
-}
-
-func (s *Server) checkSignature(r *http.Request, body []byte, c credential, now time.Time) *apiError {
 	at, err := time.Parse(amzDate, r.Header.Get("X-Amz-Date"))
 	switch {
-	case c.service != serviceEC2 && c.service != serviceAutoScaling:
-		return refuseSignature(c.service, "Credential should be scoped to correct service.")
-	case c.region != s.cfg.Region:
-		return refuseSignature(c.service, "Credential should be scoped to a valid region.")
+	case c.service != service:
+		return principal{}, refuseCredentials(service, wrongSignature, "Credential should be scoped to correct service: '"+service+"'.")
+	case c.region != s.signingRegion(service):
+		return principal{}, refuseCredentials(service, wrongSignature, "Credential should be scoped to a valid region.")
 	case err != nil || !strings.HasPrefix(r.Header.Get("X-Amz-Date"), c.date):
-		return refuseSignature(c.service, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP")
+		return principal{}, refuseCredentials(service, wrongSignature, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP")
 	case at.Sub(now).Abs() > maxSkew:
-		return &apiError{http.StatusBadRequest, "RequestExpired", "Request has expired."}
-	case c.key != s.cfg.AccessKeyID && c.service == serviceAutoScaling:
-		return &apiError{http.StatusForbidden, "InvalidClientTokenId", "The security token included in the request is invalid."}
+		return principal{}, refuseCredentials(service, tooOld, "Signature expired or not yet current: "+r.Header.Get("X-Amz-Date")+" is more than 5 min. from "+now.UTC().Format(amzDate))
+	}
+	known, found := s.credentialsOf(c.key)
+	token := r.Header.Get("X-Amz-Security-Token")
+	switch {
+	case !found || !hmac.Equal([]byte(known.token), []byte(token)):
+		return principal{}, refuseCredentials(service, unknownKey, "The security token included in the request is invalid.")
 	case !slices.Contains(c.headers, "host") || !slices.Contains(c.headers, "x-amz-date"):
-		return refuseSignature(c.service, "'Host' and 'X-Amz-Date' must be signed")
+		return principal{}, refuseCredentials(service, wrongSignature, "'Host' and 'X-Amz-Date' must be signed")
+	case unsignedHeader(r, c.headers) != "":
+		return principal{}, refuseCredentials(service, wrongSignature, "'"+unsignedHeader(r, c.headers)+"' must be signed")
+	case !hmac.Equal([]byte(signature(r, body, c, known.secret)), []byte(c.signature)):
+		return principal{}, refuseCredentials(service, wrongSignature, "The request signature we calculated does not match the signature you provided.")
+	case !known.expires.IsZero() && !now.Before(known.expires):
+		return principal{}, refuseCredentials(service, expired, "The security token included in the request is expired")
 	}
-	want := signature(r, body, c, s.cfg.SecretAccessKey)
-	if c.key != s.cfg.AccessKeyID || !hmac.Equal([]byte(want), []byte(c.signature)) {
-		return refuseSignature(c.service, "The request signature we calculated does not match the signature you provided.")
-	}
-	return nil
+	return known.who, nil
 }
 
-// refuseSignature: EC2 says AuthFailure for every credential that it cannot
-// validate, the other services say SignatureDoesNotMatch.
-// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
-func refuseSignature(service, message string) *apiError {
-	if service == serviceAutoScaling {
-		return &apiError{http.StatusForbidden, "SignatureDoesNotMatch", message}
+// unsignedHeader is a header that should be signed and is not: "you must include
+// ... any x-amz-* headers in the request". Tokens and targets are such headers.
+func unsignedHeader(r *http.Request, signed []string) string {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Amz-") && !slices.Contains(signed, strings.ToLower(name)) {
+			return name
+		}
 	}
-	return &apiError{http.StatusUnauthorized, "AuthFailure", "AWS was not able to validate the provided access credentials"}
+	return ""
+}
+
+// signingRegion: "IAM is a global service", signed for us-east-1 in the aws
+// partition: https://docs.aws.amazon.com/general/latest/gr/iam-service.html
+func (s *Server) signingRegion(service string) string {
+	if service == serviceIAM {
+		return "us-east-1"
+	}
+	return s.cfg.Region
+}
+
+// flaw is what is wrong with a request's credentials.
+type flaw int
+
+const (
+	missingToken flaw = iota
+	unknownKey
+	wrongSignature
+	tooOld
+	expired
+)
+
+// refuseCredentials is the service's word for the flaw.
+//
+// EC2 says AuthFailure for every credential that it cannot validate, and
+// RequestExpired also for credentials that have expired:
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+//
+// The words of the others are on their pages of common errors, such as
+// https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html and
+// https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html. STS,
+// IAM and Auto Scaling answer ExpiredToken (github.com/aws/aws-cli#7870,
+// github.com/cfn-sphere/cfn-sphere#55) where the JSON services answer
+// ExpiredTokenException (github.com/getsops/sops#621).
+func refuseCredentials(service string, what flaw, message string) *apiError {
+	switch speaks(service) {
+	case ec2Query:
+		return map[flaw]*apiError{
+			missingToken: {http.StatusForbidden, "MissingAuthenticationToken", message},
+			tooOld:       {http.StatusBadRequest, "RequestExpired", "Request has expired."},
+			expired:      {http.StatusBadRequest, "RequestExpired", "Request has expired."},
+			unknownKey:   {http.StatusUnauthorized, "AuthFailure", "AWS was not able to validate the provided access credentials"},
+			wrongSignature: {
+				http.StatusUnauthorized, "AuthFailure", "AWS was not able to validate the provided access credentials",
+			},
+		}[what]
+	case query:
+		code := map[flaw]string{
+			missingToken: "MissingAuthenticationToken", unknownKey: "InvalidClientTokenId",
+			wrongSignature: "SignatureDoesNotMatch", tooOld: "RequestExpired", expired: "ExpiredToken",
+		}[what]
+		if what == tooOld {
+			return &apiError{http.StatusBadRequest, code, "Request has expired."}
+		}
+		return &apiError{http.StatusForbidden, code, message}
+	}
+	status := http.StatusBadRequest
+	if speaks(service) == restJSON {
+		status = http.StatusForbidden
+	}
+	return &apiError{status, map[flaw]string{
+		missingToken: "MissingAuthenticationTokenException", unknownKey: "UnrecognizedClientException",
+		wrongSignature: "InvalidSignatureException", tooOld: "InvalidSignatureException", expired: "ExpiredTokenException",
+	}[what], message}
 }
 
 func parseAuthorization(header string) (credential, bool) {
@@ -122,7 +175,7 @@ func signature(r *http.Request, body []byte, c credential, secret string) string
 
 func canonicalRequest(r *http.Request, body []byte, signed []string) string {
 	var b strings.Builder
-	b.WriteString(r.Method + "\n" + cmp.Or(r.URL.EscapedPath(), "/") + "\n" + canonicalQuery(r.URL.Query()) + "\n")
+	b.WriteString(r.Method + "\n" + canonicalPath(r.URL.EscapedPath()) + "\n" + canonicalQuery(r.URL.Query()) + "\n")
 	for _, name := range signed {
 		b.WriteString(name + ":" + canonicalHeader(r, name, len(body)) + "\n")
 	}
@@ -142,6 +195,17 @@ func canonicalHeader(r *http.Request, name string, length int) string {
 		values = append(values, strings.Join(strings.Fields(v), " "))
 	}
 	return strings.Join(values, ",")
+}
+
+// canonicalPath encodes the path once more than the request does: "each path
+// segment must be URI-encoded twice (except for Amazon S3 which only gets
+// URI-encoded once)".
+func canonicalPath(escaped string) string {
+	segments := strings.Split(cmp.Or(escaped, "/"), "/")
+	for i, segment := range segments {
+		segments[i] = strings.ReplaceAll(url.QueryEscape(segment), "+", "%20")
+	}
+	return strings.Join(segments, "/")
 }
 
 func canonicalQuery(q url.Values) string {

@@ -153,7 +153,7 @@ func TestRequestsThatTheServicesRefuse(t *testing.T) {
 			"ShouldDecrementDesiredCapacity", "false"), 400, "ValidationError"},
 		{"a group that is not", "autoscaling", scalingParams("DescribeScalingActivities", "AutoScalingGroupName", "none"), 400, "ValidationError"},
 		{"a token that is not", "autoscaling", scalingParams("DescribeAutoScalingGroups", "NextToken", "?"), 400, "InvalidNextToken"},
-		{"another service", "sts", []string{"Action", "GetCallerIdentity", "Version", "2011-06-15"}, 401, "AuthFailure"},
+		{"another service", "sqs", []string{"Action", "ListQueues", "Version", "2012-11-05"}, 401, "AuthFailure"},
 	}
 	s := New(config())
 	for _, tt := range tests {
