@@ -252,8 +252,8 @@ func TestAnEnvelopeOverTheLimitIsNotSigned(t *testing.T) {
 func TestAnAttachmentThatIsMissingOrChangedIsFound(t *testing.T) {
 	f := told(t, runnertest.RefusedStory())
 	blobs := names(f.files, evidence.BlobFolder)
-	if len(blobs) != 2 {
-		t.Fatalf("blobs = %q, want the inputs of two decisions", blobs)
+	if len(blobs) != 3 {
+		t.Fatalf("blobs = %q, want the inputs of two decisions and their policy", blobs)
 	}
 	for _, name := range blobs {
 		files := f.copy()
@@ -273,9 +273,8 @@ func TestSilenceNeedsAGapRecord(t *testing.T) {
 	start := runnertest.Start()
 	late := start.Add(3 * time.Hour)
 	gap := runner.Gap{Since: start, Until: late}
-	opened := runner.Opened{
-		Version: "v1", Instance: "x", ConfigDigest: runner.DigestOf(nil), PolicyDigest: runner.DigestOf(nil),
-	}
+	inEffect := runner.DigestOf(nil)
+	opened := runner.Opened{Version: "v1", Instance: "x", ConfigDigest: inEffect, PolicyDigest: inEffect, RootDigest: inEffect}
 	for name, tc := range map[string]struct {
 		after []runner.Event
 		at    time.Time
@@ -299,6 +298,7 @@ func TestSilenceNeedsAGapRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		f.put(evidence.BlobName(inEffect), nil)
 		rep := verify(t, f.files, f.root)
 		if rep.OK() != tc.want {
 			t.Errorf("silence %s: findings = %v, want clean %t", name, rep.Findings, tc.want)
