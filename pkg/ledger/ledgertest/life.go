@@ -66,10 +66,6 @@ func testVersions(t *testing.T, on Subject) {
 			wantContent(t, s, name, []byte("first"))
 		}
 	}
-	on.Versions.Hide(t, "seg/never")
-	if got, err := s.Read(t.Context(), "seg/never"); err == nil || errors.Is(err, ledger.ErrNotFound) {
-		t.Errorf("Read where only a delete marker is = %q, %v, want neither bytes nor ErrNotFound", got, err)
-	}
 }
 
 // logs opens logs of one origin and key on the subject.

@@ -146,6 +146,24 @@ func TestAHiddenObjectIsNotCreatedAgain(t *testing.T) {
 	}
 }
 
+// TestADeleteMarkerIsNoAbsence: S3 puts one where nothing ever was, too.
+func TestADeleteMarkerIsNoAbsence(t *testing.T) {
+	s, w, _ := spoilt(t, sims3.PutObject)
+	w.Hide(t, segment)
+	if got, err := s.Read(t.Context(), segment); err == nil || errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("Read where only a delete marker is = %q, %v, want neither bytes nor ErrNotFound", got, err)
+	}
+	if got, err := s.List(t.Context(), "seg/"); err != nil || len(got) != 0 {
+		t.Errorf("List = %q, %v, want no object", got, err)
+	}
+	if err := s.Create(t.Context(), segment, []byte("first")); err != nil {
+		t.Errorf("Create where only a delete marker is = %v", err)
+	}
+	if got, err := s.Read(t.Context(), segment); err != nil || string(got) != "first" {
+		t.Errorf("Read = %q, %v, want what was created", got, err)
+	}
+}
+
 func TestAnAnswerThatDoesNotComeIsWaitedForOnlySoLong(t *testing.T) {
 	hang := sims3.Fault{Hangs: true, Applied: true}
 	for op, call := range map[sims3.Op]func(context.Context, *s3store.Store) error{
