@@ -27,14 +27,10 @@ var (
 	_ evidence.Objects = (*FS)(nil)
 )
 
-// together is how many objects are asked for at once: a ledger has many small
-// ones, and each costs a round trip.
-const together = 32
-
 // FS is the ledger as a folder, for a verifier. It reads the oldest version of
 // every object and looks past delete markers, and it says what else there is.
 // A folder is listed when it is first looked at, as a whole; what was written
-// since is found by its name. Files are read ahead in the order of their names.
+// since is found by its name.
 type FS struct {
 	// Bound to the context of the audit, which fs.FS has no place for.
 	list    func(prefix string) ([]string, error)
@@ -44,12 +40,6 @@ type FS struct {
 
 	mu      sync.Mutex
 	folders map[string][]string // sorted names below each top folder
-	ahead   map[string]chan answer
-}
-
-type answer struct {
-	data []byte
-	err  error
 }
 
 // FS reads the ledger until the context ends.
@@ -59,7 +49,7 @@ func (s *Store) FS(ctx context.Context) *FS {
 		read:    func(name string) ([]byte, error) { return s.Read(ctx, name) },
 		top:     func() (folders, files []string, err error) { return s.topLevel(ctx) },
 		objects: func(prefix string) (map[string]evidence.Object, error) { return s.examine(ctx, prefix) },
-		folders: map[string][]string{}, ahead: map[string]chan answer{},
+		folders: map[string][]string{},
 	}
 }
 
@@ -127,13 +117,13 @@ func (s *Store) topLevel(ctx context.Context) (folders, files []string, err erro
 
 // folder is the sorted list of all names below the top folder of a name.
 func (f *FS) folder(name string) ([]string, error) {
-	top, _, _ := strings.Cut(name, "/")
+	top := folderOf(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if names, listed := f.folders[top]; listed {
 		return names, nil
 	}
-	names, err := f.list(top + "/")
+	names, err := f.list(top)
 	if err != nil {
 		return nil, err
 	}
@@ -220,43 +210,14 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) {
 
 // ReadFile implements [fs.ReadFileFS].
 func (f *FS) ReadFile(name string) ([]byte, error) {
-	got := <-f.ask(name)
-	if errors.Is(got.err, ledger.ErrNotFound) {
-		got.err = fmt.Errorf("%w: %w", fs.ErrNotExist, got.err)
+	data, err := f.read(name)
+	if errors.Is(err, ledger.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
-	if got.err != nil {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: got.err}
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
 	}
-	return got.data, nil
-}
-
-// ask begins to read a file and those after it. An answer is given once.
-func (f *FS) ask(name string) <-chan answer {
-	top, _, _ := strings.Cut(name, "/")
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	names := f.folders[top]
-	at, listed := slices.BinarySearch(names, name)
-	if !listed {
-		return f.start(name)
-	}
-	for _, next := range names[at:min(at+together, len(names))] {
-		if f.ahead[next] == nil {
-			f.ahead[next] = f.start(next)
-		}
-	}
-	asked := f.ahead[name]
-	delete(f.ahead, name)
-	return asked
-}
-
-func (f *FS) start(name string) chan answer {
-	out := make(chan answer, 1)
-	go func() {
-		data, err := f.read(name)
-		out <- answer{data, err}
-	}()
-	return out
+	return data, nil
 }
 
 // Open implements [fs.FS] for files; folders are listed by ReadDir.

@@ -53,7 +53,6 @@ func (s *Store) histories(ctx context.Context, prefix string, only bool) (map[st
 		}
 		in.KeyMarker, in.VersionIdMarker = out.NextKeyMarker, out.NextVersionIdMarker
 	}
-	s.remember(found)
 	return found, nil
 }
 
@@ -76,29 +75,13 @@ func (s *Store) name(key *string) string {
 	return strings.TrimPrefix(aws.ToString(key), join(s.Prefix, ""))
 }
 
-func (s *Store) remember(found map[string]history) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, h := range found {
-		if oldest := h.oldest(); oldest != "" {
-			s.first[name] = oldest
-		}
-	}
-}
-
 func (s *Store) history(ctx context.Context, name string) (history, error) {
 	found, err := s.histories(ctx, name, true)
 	return found[name], err
 }
 
-// versionOf is the oldest version of an object, from memory if it was met.
+// versionOf is the oldest version of an object.
 func (s *Store) versionOf(ctx context.Context, name string) (string, error) {
-	s.mu.Lock()
-	version, met := s.first[name]
-	s.mu.Unlock()
-	if met {
-		return version, nil
-	}
 	past, err := s.history(ctx, name)
 	switch {
 	case err != nil:
@@ -114,22 +97,47 @@ func (s *Store) versionOf(ctx context.Context, name string) (string, error) {
 
 // Read implements [ledger.Store]. The object is its oldest version.
 func (s *Store) Read(ctx context.Context, name string) ([]byte, error) {
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	}
-	bucket, key := s.place(name)
-	in := &s3.GetObjectInput{Bucket: bucket, Key: key, ExpectedBucketOwner: s.owner(), ChecksumMode: types.ChecksumModeEnabled}
-	if !strings.HasPrefix(name, evidence.ViewFolder) {
-		version, err := s.versionOf(ctx, name)
-		if err != nil {
-			return nil, because("read", name, err)
-		}
-		in.VersionId = &version
-	} else if s.ViewBucket == "" {
+	case !strings.HasPrefix(name, evidence.ViewFolder):
+		return s.readOldest(ctx, name)
+	case s.ViewBucket == "":
 		return nil, fmt.Errorf("read %s: %w", name, ledger.ErrNotFound)
 	}
-	var data []byte
-	err := s.bounded(ctx, func(ctx context.Context) error {
+	return s.get(ctx, name, "")
+}
+
+func (s *Store) readOldest(ctx context.Context, name string) ([]byte, error) {
+	version, coming := s.known(ctx, name)
+	if coming != nil {
+		select {
+		case got := <-coming:
+			if got.err == nil {
+				return got.data, nil
+			}
+			// The caller that it was read ahead for may be gone.
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if version == "" {
+		var err error
+		if version, err = s.versionOf(ctx, name); err != nil {
+			return nil, because("read", name, err)
+		}
+	}
+	return s.get(ctx, name, version)
+}
+
+// get reads a version of an object, or the current one of the view.
+func (s *Store) get(ctx context.Context, name, version string) (data []byte, err error) {
+	bucket, key := s.place(name)
+	in := &s3.GetObjectInput{Bucket: bucket, Key: key, ExpectedBucketOwner: s.owner(), ChecksumMode: types.ChecksumModeEnabled}
+	if version != "" {
+		in.VersionId = &version
+	}
+	err = s.bounded(ctx, func(ctx context.Context) error {
 		out, err := s.client.GetObject(ctx, in)
 		if err != nil {
 			return err
@@ -137,7 +145,7 @@ func (s *Store) Read(ctx context.Context, name string) ([]byte, error) {
 		data, err = io.ReadAll(out.Body)
 		return errors.Join(err, out.Body.Close())
 	})
-	if code(err) == "NoSuchKey" && in.VersionId == nil {
+	if code(err) == "NoSuchKey" && version == "" {
 		err = ledger.ErrNotFound
 	}
 	if err != nil {
@@ -163,6 +171,10 @@ func (s *Store) List(ctx context.Context, prefix string) ([]string, error) {
 			if h.oldest() != "" && !strings.HasPrefix(name, evidence.ViewFolder) {
 				names = append(names, name)
 			}
+		}
+		slices.Sort(names)
+		if prefix != "" && prefix == folderOf(prefix) {
+			s.keep(prefix, found, slices.Clone(names))
 		}
 	}
 	if strings.HasPrefix(prefix, evidence.ViewFolder) || strings.HasPrefix(evidence.ViewFolder, prefix) {

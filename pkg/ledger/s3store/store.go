@@ -77,10 +77,8 @@ type Store struct {
 	Options
 	client *s3.Client
 
-	mu sync.Mutex
-	// first is the oldest version of objects that were met. It cannot change
-	// while the version is locked.
-	first map[string]string
+	mu       sync.Mutex
+	listings map[string]*listing // by top folder
 }
 
 // New makes a store. Nothing is asked of S3 before the first call; whether the
@@ -96,7 +94,7 @@ func New(cfg aws.Config, o Options) *Store {
 		so.DisableLogOutputChecksumValidationSkipped = true
 		so.Retryer = retryer(o.MaxBackoff)
 	})
-	return &Store{Options: o, client: client, first: map[string]string{}}
+	return &Store{Options: o, client: client, listings: map[string]*listing{}}
 }
 
 // retryer also repeats what S3 asks to repeat when two conditional requests
