@@ -73,17 +73,20 @@ func checkFiles(t *testing.T, c *config.Config, pod *corev1.PodSpec) {
 		}
 		return ""
 	}
-	for path, want := range map[string]string{
+	files := map[string]string{
 		c.GitHub.App.PrivateKeyFile: "github",
 		c.Admission.CertFile:        "admission-tls",
 		c.Admission.KeyFile:         "admission-tls",
 		c.Status.CertFile:           "status-tls",
 		c.Status.KeyFile:            "status-tls",
 		c.Status.ClientCAFile:       "status-tls",
-		c.Ledger.Dir:                "ledger",
 		c.Ledger.KeysDir:            "ledger",
 		c.Ledger.RootFile:           "ledger",
-	} {
+	}
+	if c.Ledger.S3.Bucket == "" {
+		files[c.Ledger.Dir] = "ledger"
+	}
+	for path, want := range files {
 		if got := volumeOf(path); got != want {
 			t.Errorf("%s is on volume %q, want %q", path, got, want)
 		}
@@ -96,6 +99,7 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"another account of runners", "runnerServiceAccount.name=other", "config.cluster.serviceAccount"},
 		{"another name of the release", "fullnameOverride=other", "config.cluster.admissionURL"},
 		{"another port", "ports.status=10444", "config.status.listen"},
+		{"a folder besides no bucket", "config.ledger.dir=", "config.ledger.dir"},
 		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},

@@ -11,7 +11,7 @@ import (
 
 // BenchmarkAppend appends one record after another to a bucket of the server in
 // this process. "x-dir" is the time of an append in units of one to a folder of
-// the same disk. An append makes eight requests here, without a network between,
+// the same disk. An append makes six requests, here without a network between,
 // and the server does not sync what it writes, while the folder does.
 func BenchmarkAppend(b *testing.B) {
 	log := newLog(b, newPlace(b).store())
