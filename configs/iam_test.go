@@ -152,6 +152,11 @@ func TestIAMPolicyWritesRecordsOnceAndLocked(t *testing.T) {
 			continue
 		case s.Condition["StringEquals"]["aws:ResourceAccount"] == "":
 			t.Errorf("%s: no account of the bucket, which somebody else could take", s.Sid)
+		case s.Action[0] == "s3:ListBucket" && len(s.Condition) != 1:
+			// Without the right to list the whole bucket, S3 answers 403 and not
+			// 404 about an object that is not there, such as the view of a new log.
+			// https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+			t.Errorf("%s: lists under more conditions than the account", s.Sid)
 		}
 		writes := slices.ContainsFunc(s.Action, func(a string) bool { return strings.HasPrefix(a, "s3:Put") || strings.HasPrefix(a, "s3:Delete") })
 		if !writes || !strings.HasPrefix(s.Resource[0], evidenceBucket) {

@@ -60,6 +60,7 @@ const (
 // gateway is the one server of this process: versitygw allows no second one.
 var gateway struct {
 	endpoint, caFile string
+	module           string // folder of the module under test
 	cfg              aws.Config
 	buckets          atomic.Int64
 }
@@ -74,7 +75,10 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	// Absolute, because the server changes the working folder.
+	// Absolute paths, because the server changes the working folder.
+	if gateway.module, err = filepath.Abs("../.."); err != nil {
+		return 1, err
+	}
 	folder, err := os.MkdirTemp("", "s3test")
 	if err != nil {
 		return 1, err
