@@ -269,6 +269,25 @@ func TestAnAttachmentThatIsMissingOrChangedIsFound(t *testing.T) {
 	}
 }
 
+// TestWhatWasInEffectIsPartOfTheLedger: configuration, policy and keys.
+func TestWhatWasInEffectIsPartOfTheLedger(t *testing.T) {
+	f := newForge(t)
+	if err := f.script().Open(); err != nil {
+		t.Fatal(err)
+	}
+	blobs := names(f.files, evidence.BlobFolder)
+	if rep := verify(t, f.files, f.root); len(blobs) != 3 || !rep.OK() || len(rep.Notes) != 1 {
+		t.Fatalf("blobs = %q, findings %v, notes %v, want three and only that there is no view", blobs, rep.Findings, rep.Notes)
+	}
+	for _, name := range blobs {
+		files := f.copy()
+		delete(files, name)
+		if got := wantFinding(t, verify(t, files, f.root), 10, "blob-missing"); got.File != name || got.Record != 0 {
+			t.Errorf("finding = %v, want record 0 and file %s", got, name)
+		}
+	}
+}
+
 func TestSilenceNeedsAGapRecord(t *testing.T) {
 	start := runnertest.Start()
 	late := start.Add(3 * time.Hour)
