@@ -89,25 +89,17 @@ func (s *Store) examine(ctx context.Context, prefix string) (map[string]evidence
 func (s *Store) topLevel(ctx context.Context) (folders, files []string, err error) {
 	bucket, key := s.place("")
 	in := &s3.ListObjectVersionsInput{Bucket: bucket, Prefix: key, Delimiter: aws.String("/"), ExpectedBucketOwner: s.owner()}
-	for {
-		var out *s3.ListObjectVersionsOutput
-		err := s.bounded(ctx, func(ctx context.Context) (err error) {
-			out, err = s.client.ListObjectVersions(ctx, in)
-			return err
-		})
-		if err != nil {
-			return nil, nil, s.explain("list", "the ledger", err)
-		}
+	err = s.pages(ctx, in, func(out *s3.ListObjectVersionsOutput) (more bool) {
 		for _, p := range out.CommonPrefixes {
 			folders = append(folders, strings.TrimSuffix(s.name(p.Prefix), "/"))
 		}
 		for _, v := range out.Versions {
 			files = append(files, s.name(v.Key))
 		}
-		if !aws.ToBool(out.IsTruncated) {
-			break
-		}
-		in.KeyMarker, in.VersionIdMarker = out.NextKeyMarker, out.NextVersionIdMarker
+		return true
+	})
+	if err != nil {
+		return nil, nil, s.explain("list", "the ledger", err)
 	}
 	if s.ViewBucket != "" {
 		folders = append(folders, strings.TrimSuffix(evidence.ViewFolder, "/"))

@@ -38,22 +38,34 @@ func (s *Store) histories(ctx context.Context, prefix string, only bool) (map[st
 	found := map[string]history{}
 	bucket, key := s.place(prefix)
 	in := &s3.ListObjectVersionsInput{Bucket: bucket, Prefix: key, ExpectedBucketOwner: s.owner()}
+	err := s.pages(ctx, in, func(out *s3.ListObjectVersionsOutput) (more bool) {
+		s.collect(found, out.Versions, out.DeleteMarkers)
+		return !only || aws.ToString(out.NextKeyMarker) <= *key
+	})
+	if err != nil {
+		return nil, s.explain("list the versions of", prefix, err)
+	}
+	return found, nil
+}
+
+// pages lists page by page for as long as more is wanted.
+func (s *Store) pages(ctx context.Context, in *s3.ListObjectVersionsInput, page func(*s3.ListObjectVersionsOutput) (more bool)) error {
 	for {
 		var out *s3.ListObjectVersionsOutput
 		err := s.bounded(ctx, func(ctx context.Context) (err error) {
 			out, err = s.client.ListObjectVersions(ctx, in)
 			return err
 		})
-		if err != nil {
-			return nil, s.explain("list the versions of", prefix, err)
-		}
-		s.collect(found, out.Versions, out.DeleteMarkers)
-		if !aws.ToBool(out.IsTruncated) || only && aws.ToString(out.NextKeyMarker) > *key {
-			break
+		switch {
+		case err != nil:
+			return err
+		case !page(out) || !aws.ToBool(out.IsTruncated):
+			return nil
+		case aws.ToString(out.NextKeyMarker) == "":
+			return errors.New("the list goes on and does not say where")
 		}
 		in.KeyMarker, in.VersionIdMarker = out.NextKeyMarker, out.NextVersionIdMarker
 	}
-	return found, nil
 }
 
 func (s *Store) collect(found map[string]history, versions []types.ObjectVersion, markers []types.DeleteMarkerEntry) {
