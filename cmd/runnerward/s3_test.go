@@ -150,30 +150,31 @@ func TestTheDaemonRefusesABucketThatIsNotFit(t *testing.T) {
 	}
 }
 
-func TestWhatIsInEffectIsKeptForLonger(t *testing.T) {
-	c := newCloud(t)
-	store, _, err := openStore(t.Context(), c.config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := ledger.OpenKeys(t.TempDir(), "ledger.example.org/hipaa-prod/2026", runnertest.Start())
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, _, err := ledger.Open(t.Context(), store, keys, ledger.Options{Recorder: evidence.Recorder{ID: recorderID, Version: "v0.1.0"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &daemon{log: log, documents: [][]byte{[]byte("configuration"), []byte("policy"), []byte("root")}}
+func TestTheDaemonGoesOnInABucketAndKeepsWhatIsInEffect(t *testing.T) {
+	c, folder := newCloud(t), t.TempDir()
+	cfg := c.config()
+	cfg.Ledger.KeysDir, cfg.Ledger.RootFile, cfg.Ledger.Origin = folder+"/keys", folder+"/root.json", "ledger.example.org/hipaa-prod/2026"
 	until := ledger.RetainUntil(time.Now().AddDate(3, 0, 0), c.at.SlackDays)
-	for range 2 {
+	d := &daemon{documents: [][]byte{[]byte("configuration"), []byte("policy"), []byte("root")}}
+	for starts := range 3 {
+		records, err := d.openLedger(t.Context(), cfg)
+		if err != nil || len(records) != starts {
+			t.Fatalf("start %d: %d records, %v, want one of each start before", starts, len(records), err)
+		}
+		if _, err := d.log.Append(t.Context(), time.Now(), runner.Heartbeat{}); err != nil {
+			t.Fatal(err)
+		}
 		if err := d.keepOnce(t.Context(), until); err != nil {
 			t.Fatal(err)
 		}
+		if err := d.close(); err != nil {
+			t.Fatal(err)
+		}
 	}
+	store, _, err := openStore(t.Context(), cfg)
 	s, ok := store.(*s3store.Store)
-	if !ok {
-		t.Fatalf("the store is a %T", store)
+	if err != nil || !ok {
+		t.Fatalf("the store is a %T, %v", store, err)
 	}
 	objects, err := s.FS(t.Context()).Objects(evidence.BlobFolder)
 	if err != nil || len(objects) != 3 {
