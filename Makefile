@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
 
-.PHONY: help build test test-faults race fuzz bench demo verify lint clean
+.PHONY: help build test test-faults test-s3 race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -23,6 +23,10 @@ test-faults: ## every fault of the simulated GitHub at every step of a deploy (m
 	@mkdir -p bin
 	@RUNNERWARD_FAULTS=all go test -timeout 1200s -run TestEveryFaultAtEveryStep -v ./test/endtoend > bin/faults.log; \
 	  failed=$$?; grep -v '^=== \|--- PASS' bin/faults.log; exit $$failed
+
+test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchmark (the server is built first: minutes)
+	cd test/s3 && go vet ./... && go mod tidy -diff
+	cd test/s3 && go test -timeout 600s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...

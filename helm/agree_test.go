@@ -71,17 +71,20 @@ func checkAgreement(t *testing.T, docs map[string]runtime.Object, full string) {
 // daemon writes below the volume that is kept.
 func checkFiles(t *testing.T, c *config.Config, pod *corev1.PodSpec) {
 	t.Helper()
-	for path, want := range map[string]string{
+	files := map[string]string{
 		c.GitHub.App.PrivateKeyFile: "github",
 		c.Admission.CertFile:        "admission-tls",
 		c.Admission.KeyFile:         "admission-tls",
 		c.Status.CertFile:           "status-tls",
 		c.Status.KeyFile:            "status-tls",
 		c.Status.ClientCAFile:       "status-tls",
-		c.Ledger.Dir:                "ledger",
 		c.Ledger.KeysDir:            "ledger",
 		c.Ledger.RootFile:           "ledger",
-	} {
+	}
+	if c.Ledger.S3.Bucket == "" {
+		files[c.Ledger.Dir] = "ledger"
+	}
+	for path, want := range files {
 		if got := volumeAt(pod, path); got != want {
 			t.Errorf("%s is on volume %q, want %q", path, got, want)
 		}
@@ -104,6 +107,7 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"another account of runners", "runnerServiceAccount.name=other", "config.cluster.serviceAccount"},
 		{"another name of the release", "fullnameOverride=other", "config.cluster.admissionURL"},
 		{"another port", "ports.status=10444", "config.status.listen"},
+		{"a folder besides no bucket", "config.ledger.dir=", "config.ledger.dir"},
 		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,13 +15,15 @@ import (
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-// evidenceFlags name a copy of a ledger and the keys to trust.
+// evidenceFlags name a ledger, or a copy of one, and the keys to trust.
 type evidenceFlags struct {
 	ledger, root, witnessed, certificates, output string
+	s3                                            s3Flags
 }
 
 func (f *evidenceFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.ledger, "ledger", "", "folder of the ledger, or of a copy of it")
+	cmd.Flags().StringVar(&f.ledger, "ledger", "", "the ledger: a folder, or a copy of one, or s3://BUCKET/PREFIX")
+	f.s3.add(cmd)
 	cmd.Flags().StringVar(&f.root, "root", "", "root.json: the keys to trust, had by another way than the ledger")
 	cmd.Flags().StringVar(&f.witnessed, "witnessed", "", "a checkpoint kept from before, which the ledger must contain (finds a rollback)")
 	cmd.Flags().StringVar(&f.certificates, "aws-certificates", "", "pinned certificates of AWS, to verify the identity documents of hosts again")
@@ -48,10 +47,11 @@ func (f *evidenceFlags) verify(cmd *cobra.Command) (*evidence.Report, error) {
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("--root: %s is not the root.json of a log: %w", f.root, err))
 	}
-	if err := ledgerFolder(f.ledger); err != nil {
+	from, err := f.s3.open(cmd.Context(), f.ledger)
+	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("--ledger: %w", err))
 	}
-	var opts evidence.VerifyOptions
+	opts := evidence.VerifyOptions{Objects: from.objects}
 	if f.witnessed != "" {
 		if opts.Witnessed, err = os.ReadFile(f.witnessed); err != nil {
 			return nil, failWith(exitUsage, fmt.Errorf("--witnessed: %w", err))
@@ -64,27 +64,12 @@ func (f *evidenceFlags) verify(cmd *cobra.Command) (*evidence.Report, error) {
 		}
 		opts.Documents = pinned.Verify
 	}
-	report, err := opts.Verify(os.DirFS(f.ledger), root)
+	report, err := opts.Verify(from.files, root)
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("--ledger %s: %w", f.ledger, err))
 	}
+	report.Notes = append(report.Notes, from.notes...)
 	return report, nil
-}
-
-// ledgerFolder wants a folder that looks like a ledger: any other would verify
-// as one that holds nothing.
-func ledgerFolder(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is a file, want the folder of the ledger", path)
-	}
-	if _, err := os.Stat(filepath.Join(path, evidence.SegmentFolder)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s has no folder %s: it is not a ledger", path, strings.TrimSuffix(evidence.SegmentFolder, "/"))
-	}
-	return nil
 }
 
 // verdict is the error of a ledger that proves nothing: one with findings, and
@@ -102,14 +87,19 @@ func verdict(report *evidence.Report) error {
 func verifyCommand() *cobra.Command {
 	var flags evidenceFlags
 	cmd := &cobra.Command{
-		Use:   "verify --ledger DIR --root ROOT.json",
+		Use:   "verify --ledger DIR|s3://BUCKET/PREFIX --root ROOT.json",
 		Short: "Check that a ledger is whole, signed and breaks no invariant (exit 3 when it does)",
-		Long: `Check that a ledger is whole, signed and breaks no invariant. It reads files
-only: a copy of the ledger will do, and the daemon need not run.
+		Long: `Check that a ledger is whole, signed and breaks no invariant. It only
+reads: a copy of the ledger will do, and the daemon need not run.
 
 Every finding names the record, the file, the invariant that is broken and what
 is wrong. Exit 0: nothing was found. Exit 3: the ledger does not verify. Exit 2:
 there was nothing to verify, because a file or folder could not be read.
+
+A ledger in S3 is read with the credentials that every AWS tool finds. Of every
+object the oldest version counts; that there are others, delete markers, or no
+lock in COMPLIANCE mode for six years after the last record that rests on it,
+are findings.
 
 A ledger that was rolled back as a whole to an earlier state is consistent in
 itself. Keep a copy of its newest checkpoint elsewhere and give it as
@@ -122,6 +112,7 @@ compared with the record. Take them from AWS, not from whom you audit.`,
 		Example: `  runnerward verify --ledger /var/lib/runnerward/ledger --root root.json
   runnerward verify --ledger ./copy --root root.json --witnessed ./checkpoint-of-last-month
   runnerward verify --ledger ./copy --root root.json --aws-certificates aws.pem
+  runnerward verify --ledger s3://evidence/prod --view s3://evidence-view/prod --region us-east-1 --root root.json
   runnerward verify --ledger ./copy --root root.json -o json | jq '.findings[]'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -142,7 +133,7 @@ compared with the record. Take them from AWS, not from whom you audit.`,
 func explainCommand() *cobra.Command {
 	var flags evidenceFlags
 	cmd := &cobra.Command{
-		Use:   "explain --ledger DIR --root ROOT.json QUERY",
+		Use:   "explain --ledger DIR|s3://BUCKET/PREFIX --root ROOT.json QUERY",
 		Short: "Answer an auditor: who approved, what ran, on which host, and that it is gone",
 		Long: `Answer an auditor's questions about one job or runner: who approved it, what was
 allowed to run, on which host, and that the host is gone. Every answer names the

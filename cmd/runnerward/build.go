@@ -42,7 +42,10 @@ const (
 // daemon is everything that serve runs.
 type daemon struct {
 	log        *ledger.Log
-	store      *ledger.Dir
+	root       []byte // what verifies the log
+	closeStore func() error
+	// documents are in effect while this daemon runs.
+	documents  [][]byte
 	cluster    *cluster.Cluster
 	supervisor *supervisor.Supervisor
 	admission  admission.Server
@@ -52,7 +55,7 @@ type daemon struct {
 func (d *daemon) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	return errors.Join(d.log.Close(ctx), d.store.Close())
+	return errors.Join(d.log.Close(ctx), d.closeStore())
 }
 
 // build makes the parts in the order of their dependence: the policy and the
@@ -80,9 +83,11 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	if certificates != nil { // a nil pointer in the interface would not be nil
 		opts.Documents = certificates
 	}
-	if opts.ConfigDigest, err = cfg.Digest(); err != nil {
+	opts.Root = d.root
+	if opts.Config, err = cfg.Effective(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	d.documents = [][]byte{opts.Config, bundle.Archive(), opts.Root}
 	if err := d.connect(ctx, cfg, logger, &opts, hasUnfinished(records)); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -109,22 +114,23 @@ func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.R
 	if err != nil {
 		return nil, fmt.Errorf("ledger.keysDir: %w", err)
 	}
-	root, err := keys.Root().Encode()
-	if err != nil {
+	if d.root, err = keys.Root().Encode(); err != nil {
 		return nil, fmt.Errorf("encode the root of trust: %w", err)
 	}
-	if err := writeRoot(cfg.Ledger.RootFile, root); err != nil {
+	if err := writeRoot(cfg.Ledger.RootFile, d.root); err != nil {
 		return nil, err
 	}
-	if d.store, err = ledger.OpenDir(cfg.Ledger.Dir); err != nil {
-		return nil, fmt.Errorf("ledger.dir: %w", err)
+	store, closeStore, err := openStore(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
+	d.closeStore = closeStore
 	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, d.store, keys, ledger.Options{
+	d.log, records, err = ledger.Open(ctx, store, keys, ledger.Options{
 		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ledger.dir: %w", err), d.store.Close())
+		return nil, errors.Join(fmt.Errorf("ledger: %w", err), closeStore())
 	}
 	return records, nil
 }

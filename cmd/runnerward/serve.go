@@ -159,6 +159,7 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		return nil
 	})
 	group.Go(func() error { return daemon.supervisor.Run(ctx) })
+	group.Go(func() error { return daemon.keep(ctx, cfg.Ledger.S3.SlackDays, logger.Named("ledger")) })
 	err = group.Wait()
 	err = errors.Join(err, daemon.close())
 	logger.Info("ended", zap.NamedError("cause", context.Cause(ctx)), zap.Error(err))

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/runnerward/runnerward/pkg/runner"
 )
 
 // Config is the whole file.
@@ -117,7 +115,7 @@ type Workflow struct {
 	SHA string `yaml:"sha"`
 }
 
-// Limits bound every phase of a job and a runner; see [runner.Limits].
+// Limits bound every phase of a job and a runner; see runner.Limits.
 type Limits struct {
 	MaxRunners    int           `yaml:"maxRunners"`
 	MaxAttempts   int           `yaml:"maxAttempts"`
@@ -220,15 +218,37 @@ type HostIdentity struct {
 	Required bool `yaml:"required"`
 }
 
-// Ledger says where the evidence is.
+// Ledger says where the evidence is. Exactly one of dir and s3 is given.
 type Ledger struct {
+	// Dir is a folder on a local disk.
 	Dir string `yaml:"dir"`
+	S3  S3     `yaml:"s3"`
 	// KeysDir holds the signing keys, RootFile what verifies them; both are
 	// made on first start.
 	KeysDir  string `yaml:"keysDir"`
 	RootFile string `yaml:"rootFile"`
 	// Origin names the log for all time, like runnerward.example.com/prod.
 	Origin string `yaml:"origin"`
+}
+
+// S3 is a bucket with Object Lock, and one without for the view.
+type S3 struct {
+	// Bucket holds the log below Prefix, locked in COMPLIANCE mode.
+	Bucket string `yaml:"bucket"`
+	Prefix string `yaml:"prefix"`
+	// ViewBucket holds what is derived from the log and rewritten all the time,
+	// below ViewPrefix. It must not be locked.
+	ViewBucket string `yaml:"viewBucket"`
+	ViewPrefix string `yaml:"viewPrefix"`
+	Region     string `yaml:"region"`
+	// Endpoint and CAFile replace AWS's own.
+	Endpoint string `yaml:"endpoint"`
+	CAFile   string `yaml:"caFile"`
+	// BucketOwner is the account of both buckets; S3 refuses every call when a
+	// bucket belongs to another one.
+	BucketOwner string `yaml:"bucketOwner"`
+	// SlackDays are added to the end of the year of writing and six years.
+	SlackDays int `yaml:"slackDays"`
 }
 
 // Policy says which policy decides.
@@ -276,6 +296,7 @@ func defaults() Config {
 		},
 		Supervisor: Supervisor{Tick: 2 * time.Second},
 		Hosts:      Hosts{Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
+		Ledger:     Ledger{S3: S3{SlackDays: defaultSlackDays}},
 		Admission:  Admission{Listen: ":8443"},
 		Status:     Status{Listen: ":9443"},
 		Log:        Log{Level: "info", Format: "json"},
@@ -292,13 +313,4 @@ func (c *Config) Effective() ([]byte, error) {
 		return nil, fmt.Errorf("encode configuration: %w", err)
 	}
 	return b.Bytes(), nil
-}
-
-// Digest names the effective configuration.
-func (c *Config) Digest() (runner.Digest, error) {
-	b, err := c.Effective()
-	if err != nil {
-		return "", err
-	}
-	return runner.DigestOf(b), nil
 }

@@ -264,7 +264,16 @@ func grouped(pattern string) bool {
 
 func (v *validation) ledger() {
 	l := v.Ledger
-	v.shaped("ledger.dir", l.Dir, isAnyText)
+	switch inS3 := l.S3 != (S3{SlackDays: defaultSlackDays}); {
+	case inS3 && l.Dir != "":
+		v.report("ledger.dir", "given besides s3", "keep one of them; records in COMPLIANCE mode can be removed by nobody")
+	case inS3:
+		v.s3()
+	case l.Dir == "":
+		v.report("ledger", "neither dir nor s3 says where the evidence is", "give ledger.s3.bucket and its other keys, or ledger.dir")
+	default:
+		v.shaped("ledger.dir", l.Dir, isAnyText)
+	}
 	v.shaped("ledger.keysDir", l.KeysDir, isAnyText)
 	v.shaped("ledger.rootFile", l.RootFile, isAnyText)
 	v.shaped("ledger.origin", l.Origin, isOrigin)
@@ -273,6 +282,28 @@ func (v *validation) ledger() {
 	}
 	v.folder("ledger.keysDir", l.KeysDir, private)
 	v.folder("policy.dir", v.Policy.Dir, existing)
+}
+
+func (v *validation) s3() {
+	s := v.Ledger.S3
+	v.shaped("ledger.s3.bucket", s.Bucket, isBucket)
+	v.shaped("ledger.s3.viewBucket", s.ViewBucket, isBucket)
+	if s.Bucket != "" && s.Bucket == s.ViewBucket {
+		v.report("ledger.s3.viewBucket", "the same bucket as ledger.s3.bucket",
+			"give the view a bucket without Object Lock: it is rewritten with every record, and each version would be kept for years")
+	}
+	for key, prefix := range map[string]string{"ledger.s3.prefix": s.Prefix, "ledger.s3.viewPrefix": s.ViewPrefix} {
+		if prefix != "" {
+			v.shaped(key, prefix, isPrefix)
+		}
+	}
+	v.shaped("ledger.s3.region", s.Region, isRegion)
+	v.shaped("ledger.s3.bucketOwner", s.BucketOwner, isAccount)
+	if s.Endpoint != "" {
+		v.https("ledger.s3.endpoint", s.Endpoint)
+	}
+	v.readable("ledger.s3.caFile", s.CAFile, optional)
+	v.between("ledger.s3.slackDays", s.SlackDays, 7, 366)
 }
 
 func (v *validation) endpoints() {

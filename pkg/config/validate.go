@@ -17,6 +17,9 @@ const (
 	driverNone        = "none"
 )
 
+// defaultSlackDays lets a daemon be away for the turn of a year.
+const defaultSlackDays = 30
+
 // shape is a pattern that a value must have, with words for it. The patterns
 // are no wider than those of the ledger's records, where the values go.
 type shape struct {
@@ -46,6 +49,8 @@ var (
 	isImageID   = shape{regexp.MustCompile(`\Aami-[0-9a-f]{8,17}\z`), "an image id like ami-0123456789abcdef0"}
 	isOwner     = shape{regexp.MustCompile(`\A([0-9]{12}|amazon|aws-marketplace|self)\z`), "an account id in quotes, amazon, aws-marketplace or self"}
 	isImageName = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9 .()_/+-]{2,99}\z`), "the first letters of an image name"}
+	isBucket    = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\z`), "a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes"}
+	isPrefix    = shape{regexp.MustCompile(`\A[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,7}\z`), "folders like prod/runnerward, without a slash at either end"}
 	isOrigin    = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,4}\z`), "a host name and path without a scheme"}
 	isAnyText   = shape{regexp.MustCompile(`\A[^\x00-\x1f\x7f]{1,256}\z`), "one line of text"}
 )

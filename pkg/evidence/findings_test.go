@@ -252,8 +252,8 @@ func TestAnEnvelopeOverTheLimitIsNotSigned(t *testing.T) {
 func TestAnAttachmentThatIsMissingOrChangedIsFound(t *testing.T) {
 	f := told(t, runnertest.RefusedStory())
 	blobs := names(f.files, evidence.BlobFolder)
-	if len(blobs) != 2 {
-		t.Fatalf("blobs = %q, want the inputs of two decisions", blobs)
+	if len(blobs) != 3 {
+		t.Fatalf("blobs = %q, want the inputs of two decisions and their policy", blobs)
 	}
 	for _, name := range blobs {
 		files := f.copy()
@@ -269,13 +269,31 @@ func TestAnAttachmentThatIsMissingOrChangedIsFound(t *testing.T) {
 	}
 }
 
+// TestWhatWasInEffectIsPartOfTheLedger: configuration, policy and keys.
+func TestWhatWasInEffectIsPartOfTheLedger(t *testing.T) {
+	f := newForge(t)
+	if err := f.script().Open(); err != nil {
+		t.Fatal(err)
+	}
+	blobs := names(f.files, evidence.BlobFolder)
+	if rep := verify(t, f.files, f.root); len(blobs) != 3 || !rep.OK() || len(rep.Notes) != 1 {
+		t.Fatalf("blobs = %q, findings %v, notes %v, want three and only that there is no view", blobs, rep.Findings, rep.Notes)
+	}
+	for _, name := range blobs {
+		files := f.copy()
+		delete(files, name)
+		if got := wantFinding(t, verify(t, files, f.root), 10, "blob-missing"); got.File != name || got.Record != 0 {
+			t.Errorf("finding = %v, want record 0 and file %s", got, name)
+		}
+	}
+}
+
 func TestSilenceNeedsAGapRecord(t *testing.T) {
 	start := runnertest.Start()
 	late := start.Add(3 * time.Hour)
 	gap := runner.Gap{Since: start, Until: late}
-	opened := runner.Opened{
-		Version: "v1", Instance: "x", ConfigDigest: runner.DigestOf(nil), PolicyDigest: runner.DigestOf(nil),
-	}
+	inEffect := runner.DigestOf(nil)
+	opened := runner.Opened{Version: "v1", Instance: "x", ConfigDigest: inEffect, PolicyDigest: inEffect, RootDigest: inEffect}
 	for name, tc := range map[string]struct {
 		after []runner.Event
 		at    time.Time
@@ -299,6 +317,7 @@ func TestSilenceNeedsAGapRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		f.put(evidence.BlobName(inEffect), nil)
 		rep := verify(t, f.files, f.root)
 		if rep.OK() != tc.want {
 			t.Errorf("silence %s: findings = %v, want clean %t", name, rep.Findings, tc.want)

@@ -59,21 +59,29 @@ func (r *Replay) Next(envelope []byte) (runner.Record, []error) {
 	return rec, errs
 }
 
-// inputs are the digests of the attachments that an event rests on.
+// inputs are the digests of the attachments that an event rests on: what a
+// decision was asked and by which policy, and the documents with which a daemon
+// opened the log.
 func inputs(e runner.Event) []runner.Digest {
+	var d runner.Decision
 	switch e := e.(type) {
+	case runner.Opened:
+		return []runner.Digest{e.ConfigDigest, e.PolicyDigest, e.RootDigest}
 	case runner.Authorized:
-		return []runner.Digest{e.Decision.Input}
+		d = e.Decision
 	case runner.Denied:
-		return []runner.Digest{e.Decision.Input}
+		d = e.Decision
 	case runner.Started:
-		return []runner.Digest{e.Decision.Input}
+		d = e.Decision
 	case runner.Refused:
-		return []runner.Digest{e.Decision.Input}
+		d = e.Decision
 	case runner.Claimed:
 		if id := e.Host.Identity; id != nil {
 			return []runner.Digest{id.Document, id.Signature}
 		}
+		return nil
+	default:
+		return nil
 	}
-	return nil
+	return []runner.Digest{d.Input, d.Policy}
 }

@@ -26,11 +26,14 @@ type VerifyOptions struct {
 	// Documents verifies the identity documents of hosts again; nil leaves
 	// them as the daemon took them, and a note says so.
 	Documents VerifyDocument
+	// Objects is the store that the folder shows, if it keeps versions under
+	// lock. A copy of a ledger has neither.
+	Objects Objects
 }
 
 // Verify checks the ledger in this folder against the keys of the root. What
 // is wrong with the ledger is in the report; the error is for a root that
-// cannot be used or a folder that cannot be listed.
+// cannot be used or a ledger that cannot be listed.
 func Verify(fsys fs.FS, root Root) (*Report, error) { return VerifyOptions{}.Verify(fsys, root) }
 
 // Verify is [Verify] with these options.
@@ -56,6 +59,11 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 	v.checkView()
 	if o.Witnessed != nil {
 		v.checkWitnessed(o.Witnessed)
+	}
+	if o.Objects != nil {
+		if err := v.checkObjects(o.Objects); err != nil {
+			return nil, err
+		}
 	}
 	v.report.count()
 	return v.report, nil

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,11 +23,23 @@ func openDir(t testing.TB, folder string) *ledger.Dir {
 }
 
 func TestDirKeepsTheContract(t *testing.T) {
-	ledgertest.TestStore(t, func(t *testing.T) ledger.Store { return openDir(t, t.TempDir()) })
+	ledgertest.TestStore(t, func(t *testing.T) ledgertest.Subject {
+		folder := t.TempDir()
+		return ledgertest.Subject{
+			Open: func(t testing.TB) ledger.Store { return openDir(t, folder) },
+			FS:   func(testing.TB) fs.FS { return os.DirFS(folder) },
+		}
+	})
 }
 
 func TestMemKeepsTheContract(t *testing.T) {
-	ledgertest.TestStore(t, func(*testing.T) ledger.Store { return ledgertest.NewMem(nil) })
+	ledgertest.TestStore(t, func(*testing.T) ledgertest.Subject {
+		mem := ledgertest.NewMem(nil)
+		return ledgertest.Subject{
+			Open: func(testing.TB) ledger.Store { return mem },
+			FS:   func(testing.TB) fs.FS { return mem.FS() },
+		}
+	})
 }
 
 func TestDirRefusesARelativePath(t *testing.T) {

@@ -36,12 +36,15 @@ const maxFileBytes = 1 << 20
 
 // Bundle is a compiled policy. It is immutable and safe for concurrent use.
 type Bundle struct {
-	digest runner.Digest
-	query  rego.PreparedEvalQuery
+	archive []byte
+	query   rego.PreparedEvalQuery
 }
 
-// Digest names the bundle: see [Load].
-func (b *Bundle) Digest() runner.Digest { return b.digest }
+// Digest names the bundle: it is that of its archive.
+func (b *Bundle) Digest() runner.Digest { return runner.DigestOf(b.archive) }
+
+// Archive is the bundle in one piece, for [Open]. It must not be changed.
+func (b *Bundle) Archive() []byte { return b.archive }
 
 // Load compiles the policy in fsys: every .rego file except tests
 // (*_test.rego), and every data.json, whose content becomes data at the path
@@ -50,13 +53,16 @@ func (b *Bundle) Digest() runner.Digest { return b.digest }
 // name starts with a dot are skipped: a mounted ConfigMap keeps its real files
 // in such a folder and shows them again as links.
 //
-// The digest is over the sorted (path, length, content) of those files.
 // Errors name file and line; all of them are returned, joined.
 func Load(fsys fs.FS) (*Bundle, error) {
 	files, err := read(fsys)
 	if err != nil {
 		return nil, fmt.Errorf("read policy bundle: %w", err)
 	}
+	return build(files)
+}
+
+func build(files []file) (*Bundle, error) {
 	compiler, err := compile(files)
 	if err != nil {
 		return nil, fmt.Errorf("compile policy bundle: %w", err)
@@ -76,7 +82,7 @@ func Load(fsys fs.FS) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare policy: %w", err)
 	}
-	return &Bundle{digestOf(files), prepared}, nil
+	return &Bundle{archive(files), prepared}, nil
 }
 
 // file is a file of a bundle, with its slash-separated path.
@@ -127,16 +133,6 @@ func counts(name string) bool {
 		return !strings.HasSuffix(name, "_test.rego")
 	}
 	return path.Base(name) == "data.json"
-}
-
-// digestOf frames every part by its length, so that no two lists of files have
-// the same bytes.
-func digestOf(files []file) runner.Digest {
-	var b bytes.Buffer
-	for _, f := range files {
-		fmt.Fprintf(&b, "%d:%s%d:%s", len(f.path), f.path, len(f.content), f.content)
-	}
-	return runner.DigestOf(b.Bytes())
 }
 
 func compile(files []file) (*ast.Compiler, error) {

@@ -68,12 +68,15 @@ type Record struct {
 	Event  Event
 }
 
-// Opened says which daemon opened the log to write.
+// Opened says which daemon opened the log to write, and names the attachments
+// that are in effect from here on: its configuration, its policy, and the
+// public keys that verify the log.
 type Opened struct {
 	Version      string `json:"version" pat:"word"`
 	Instance     string `json:"instance" pat:"word"`
 	ConfigDigest Digest `json:"configDigest" pat:"digest"`
 	PolicyDigest Digest `json:"policyDigest" pat:"digest"`
+	RootDigest   Digest `json:"rootDigest" pat:"digest"`
 	FIPS         bool   `json:"fips"`
 }
 

@@ -229,8 +229,11 @@ type Identity interface {
 
 // Policy decides. It is deterministic: input, bundle and time give the verdict.
 type Policy interface {
-	// Digest names the bundle in force.
+	// Digest names the bundle in force: it is the digest of Archive.
 	Digest() runner.Digest
+	// Archive is the bundle as it is stored beside the decisions, so that they
+	// can be replayed with it.
+	Archive() []byte
 	// Evaluate returns the sorted reasons against; none means allowed. An
 	// error means that no verdict could be had and counts as a refusal.
 	Evaluate(ctx context.Context, in runner.Question, now time.Time) ([]string, error)

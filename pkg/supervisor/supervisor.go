@@ -63,9 +63,11 @@ type Options struct {
 	NewName func() runner.Name
 
 	Version, Instance string
-	ConfigDigest      runner.Digest
 	FIPS              bool
-	ServerURL         string // of GitHub, for links
+	// Config is the configuration in effect and Root what verifies the log.
+	// Both are stored in the ledger and hold no secret.
+	Config, Root []byte
+	ServerURL    string // of GitHub, for links
 
 	Logger *zap.Logger
 	// OnRecord is told of every record after it is durable and folded, in
@@ -191,12 +193,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // open records that this daemon writes from here on. It keeps trying while the
 // ledger is away: until then nothing else happens.
 func (s *Supervisor) open(ctx context.Context) error {
-	opened := runner.Opened{
-		Version: s.Version, Instance: s.Instance, ConfigDigest: s.ConfigDigest,
-		PolicyDigest: s.Policy.Digest(), FIPS: s.FIPS,
-	}
 	for {
-		err := s.record(ctx, opened)
+		err := s.recordOpened(ctx)
 		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
@@ -208,6 +206,21 @@ func (s *Supervisor) open(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// recordOpened stores what is in effect from here on and then says so.
+func (s *Supervisor) recordOpened(ctx context.Context) error {
+	opened := runner.Opened{Version: s.Version, Instance: s.Instance, FIPS: s.FIPS}
+	for _, document := range []struct {
+		content []byte
+		digest  *runner.Digest
+	}{{s.Config, &opened.ConfigDigest}, {s.Policy.Archive(), &opened.PolicyDigest}, {s.Root, &opened.RootDigest}} {
+		var err error
+		if *document.digest, err = s.Ledger.PutBlob(ctx, document.content); err != nil {
+			return fmt.Errorf("store what is in effect: %w", err)
+		}
+	}
+	return s.record(ctx, opened)
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -256,7 +256,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
 		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
-		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: b.logger(),
+		Config: []byte("config"), Root: []byte("root"), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,

@@ -108,7 +108,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "config.%s is %q, and the chart needs %q" (index . 0) (index . 1) (index . 2)) -}}
 {{- end -}}
 {{- end -}}
-{{- range $key := list "dir" "keysDir" "rootFile" -}}
+{{- $kept := list "keysDir" "rootFile" -}}
+{{- if not (dig "ledger" "s3" "bucket" "" $c) -}}
+{{- $kept = append $kept "dir" -}}
+{{- end -}}
+{{- range $key := $kept -}}
 {{- $path := dig "ledger" $key "" $c -}}
 {{- if not (hasPrefix "/var/lib/runnerward/" $path) -}}
 {{- fail (printf "config.ledger.%s is %q, and only /var/lib/runnerward/ is kept and writable" $key $path) -}}

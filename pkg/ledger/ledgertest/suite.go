@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"testing"
@@ -12,10 +13,28 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 )
 
-// TestStore is the conformance suite of [ledger.Store]. The factory makes an
-// empty store for each part. Durability over the loss of power is the one duty
-// that it cannot test.
-func TestStore(t *testing.T, factory func(t *testing.T) ledger.Store) {
+// Subject is the storage that one part of the suite is about.
+type Subject struct {
+	// Open opens the storage as another process would, every time anew.
+	Open func(t testing.TB) ledger.Store
+	// FS shows the storage to a verifier. Where it is an [evidence.Objects]
+	// too, versions and locks are verified with it.
+	FS func(t testing.TB) fs.FS
+	// Versions is nil for storage that keeps no versions.
+	Versions Versions
+}
+
+// Versions is what somebody with rights of their own can do to an object.
+type Versions interface {
+	// Overwrite adds a version, Hide a delete marker.
+	Overwrite(t testing.TB, name string, data []byte)
+	Hide(t testing.TB, name string)
+}
+
+// TestStore is the conformance suite of [ledger.Store], on its own and under a
+// [ledger.Log]. The factory makes empty storage for each part. Durability over
+// the loss of power is the one duty that it cannot test.
+func TestStore(t *testing.T, factory func(t *testing.T) Subject) {
 	parts := map[string]func(*testing.T, ledger.Store){
 		"an object is read as it was created":                testRead,
 		"a second create changes nothing":                    testCreateOnce,
@@ -28,6 +47,18 @@ func TestStore(t *testing.T, factory func(t *testing.T) ledger.Store) {
 		"an object that does not exist is said not to exist": testMissing,
 	}
 	for name, part := range parts {
+		t.Run(name, func(t *testing.T) { part(t, factory(t).Open(t)) })
+	}
+	for name, part := range map[string]func(*testing.T, Subject){
+		"what was created is there for the next process":        testReopen,
+		"writers of several processes race for a name":          testRaceOfProcesses,
+		"a newer version and a delete marker change nothing":    testVersions,
+		"a log goes on over restarts and verifies":              testLogGoesOn,
+		"an answer that was lost is recognised":                 testLostAnswers,
+		"a crash at any write is mended by the next process":    testCrashes,
+		"a second writer fences the first":                      testFence,
+		"a log that was rolled back is found with a checkpoint": testRollback,
+	} {
 		t.Run(name, func(t *testing.T) { part(t, factory(t)) })
 	}
 }
@@ -69,8 +100,13 @@ func testCreateOnce(t *testing.T, s ledger.Store) {
 	wantContent(t, s, name, []byte("first"))
 }
 
-func testRace(t *testing.T, s ledger.Store) {
+func testRace(t *testing.T, s ledger.Store) { race(t, s) }
+
+// race lets writers create the same names, each through one of the stores.
+func race(t *testing.T, stores ...ledger.Store) {
+	t.Helper()
 	const writers, rounds = 24, 6
+	s := stores[0]
 	for round := range rounds {
 		name := fmt.Sprintf("seg/%020d", round)
 		errs := make([]error, writers)
@@ -79,7 +115,7 @@ func testRace(t *testing.T, s ledger.Store) {
 		for w := range writers {
 			group.Go(func() {
 				<-start
-				errs[w] = s.Create(t.Context(), name, fmt.Appendf(nil, "writer %d", w))
+				errs[w] = stores[w%len(stores)].Create(t.Context(), name, fmt.Appendf(nil, "writer %d", w))
 			})
 		}
 		close(start)

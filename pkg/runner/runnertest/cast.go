@@ -170,7 +170,7 @@ func (c Cast) Question(gate runner.Gate, at time.Time) runner.Question {
 // Decision is a verdict on the input with this digest; no reasons allow.
 func Decision(input runner.Digest, at time.Time, reasons ...string) runner.Decision {
 	return runner.Decision{
-		Policy: runner.DigestOf([]byte("policy bundle")), Input: input, EvaluatedAt: at,
+		Policy: runner.DigestOf([]byte(policyBundle)), Input: input, EvaluatedAt: at,
 		Reasons: append([]string{}, slices.Sorted(slices.Values(reasons))...),
 	}
 }

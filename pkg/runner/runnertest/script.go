@@ -85,13 +85,23 @@ func (s *Script) Must(e runner.Event) error {
 
 // Open appends the record with which a daemon opens a log.
 func (s *Script) Open() error {
-	return s.Must(runner.Opened{
-		Version: "v0.1.0", Instance: "gha-runners/runnerward-0",
-		ConfigDigest: runner.DigestOf([]byte("config")), PolicyDigest: runner.DigestOf([]byte("policy bundle")),
-	})
+	opened := runner.Opened{Version: "v0.1.0", Instance: "gha-runners/runnerward-0"}
+	for document, digest := range map[string]*runner.Digest{
+		"config": &opened.ConfigDigest, policyBundle: &opened.PolicyDigest, "root": &opened.RootDigest,
+	} {
+		var err error
+		if *digest, err = s.putBlob([]byte(document)); err != nil {
+			return fmt.Errorf("store what is in effect: %w", err)
+		}
+	}
+	return s.Must(opened)
 }
 
-// Decide stores what the policy was asked and returns its verdict.
+// policyBundle stands for the policy of a script's decisions.
+const policyBundle = "policy bundle"
+
+// Decide stores what the policy was asked, with the policy, and returns its
+// verdict.
 func (s *Script) Decide(c Cast, gate runner.Gate, reasons ...string) (runner.Decision, error) {
 	input, err := json.Marshal(c.Question(gate, s.Now))
 	if err != nil {
@@ -100,6 +110,9 @@ func (s *Script) Decide(c Cast, gate runner.Gate, reasons ...string) (runner.Dec
 	digest, err := s.putBlob(input)
 	if err != nil {
 		return runner.Decision{}, fmt.Errorf("store the policy's input: %w", err)
+	}
+	if _, err := s.putBlob([]byte(policyBundle)); err != nil {
+		return runner.Decision{}, fmt.Errorf("store the policy: %w", err)
 	}
 	return Decision(digest, s.Now, reasons...), nil
 }

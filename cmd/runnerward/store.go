@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/hosts"
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/ledger/s3store"
+	"github.com/runnerward/runnerward/pkg/runner"
+)
+
+const (
+	// keepEvery is how often what is in effect is kept for longer, keepAgain
+	// how soon again after a failure. The slack of every lock is at least a week.
+	keepEvery = 24 * time.Hour
+	keepAgain = time.Hour
+)
+
+// openStore opens the place of the log, a folder or a bucket. A bucket that is
+// not fit is refused before anything is written to it.
+func openStore(ctx context.Context, cfg *config.Config) (store ledger.Store, closeStore func() error, err error) {
+	if cfg.Ledger.Dir != "" {
+		dir, err := ledger.OpenDir(cfg.Ledger.Dir)
+		if err != nil {
+			return nil, nil, fmt.Errorf("ledger.dir: %w", err)
+		}
+		return dir, dir.Close, nil
+	}
+	at := cfg.Ledger.S3
+	s, err := openS3(ctx, s3Place{Region: at.Region, Endpoint: at.Endpoint, CAFile: at.CAFile}, s3store.Options{
+		Bucket: at.Bucket, Prefix: at.Prefix, ViewBucket: at.ViewBucket, ViewPrefix: at.ViewPrefix,
+		Owner: at.BucketOwner, SlackDays: at.SlackDays,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
+	}
+	if err := s.Check(ctx); err != nil {
+		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
+	}
+	return s, func() error { return nil }, nil
+}
+
+// s3Place says where S3 answers.
+type s3Place struct{ Region, Endpoint, CAFile string }
+
+// openS3 makes a store. Servers other than AWS want the bucket in the path.
+func openS3(ctx context.Context, p s3Place, o s3store.Options) (*s3store.Store, error) {
+	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: p.Region, Endpoint: p.Endpoint, CAFile: p.CAFile})
+	if err != nil {
+		return nil, err
+	}
+	o.PathStyle = p.Endpoint != ""
+	return s3store.New(aws, o), nil
+}
+
+// keep makes the documents in effect stay for as long as if they were written
+// today, once a day for as long as the daemon runs: evidence of six years ago
+// is read with them. A failure is logged and tried again; nothing else waits
+// for it, because the slack of a lock is a week at least.
+func (d *daemon) keep(ctx context.Context, slackDays int, logger *zap.Logger) error {
+	for wait := time.Duration(0); ; {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil // an orderly end
+		}
+		wait = keepEvery
+		if err := d.keepOnce(ctx, ledger.RetainUntil(time.Now(), slackDays)); err != nil && ctx.Err() == nil {
+			logger.Error("cannot keep what is in effect for longer", zap.Error(err))
+			wait = keepAgain
+		}
+	}
+}
+
+// keepOnce also stores the documents, in case the supervisor has not come to it.
+func (d *daemon) keepOnce(ctx context.Context, until time.Time) error {
+	digests := make([]runner.Digest, len(d.documents))
+	for i, document := range d.documents {
+		var err error
+		if digests[i], err = d.log.PutBlob(ctx, document); err != nil {
+			return err
+		}
+	}
+	return d.log.Extend(ctx, digests, until)
+}
