@@ -74,7 +74,12 @@ type Opened struct {
 	Instance     string `json:"instance" pat:"word"`
 	ConfigDigest Digest `json:"configDigest" pat:"digest"`
 	PolicyDigest Digest `json:"policyDigest" pat:"digest"`
-	FIPS         bool   `json:"fips"`
+	// FIPS says that Go's FIPS 140-3 module is in use, FIPSModule which version.
+	FIPS       bool   `json:"fips"`
+	FIPSModule string `json:"fipsModule,omitempty" pat:"word,opt"`
+	// RootDigest is the blob that names the public keys of the log so far, so
+	// that an archived copy says by itself what verifies it.
+	RootDigest Digest `json:"rootDigest,omitempty" pat:"digest,opt"`
 }
 
 // Heartbeat says that the log was written to be seen alive: hourly, so that
