@@ -17,7 +17,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/admission"
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/config"
-	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -67,7 +66,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, failWith(exitUsage, err)
 	}
 	d := &daemon{}
-	records, err := d.openLedger(ctx, cfg)
+	records, rootDigest, err := d.openLedger(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +74,8 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		Ledger: d.log, Policy: bundle, Pool: cfg.RunnerPool(), Limits: cfg.RunnerLimits(), Rules: cfg.VetRules(),
 		Tick: cfg.Supervisor.Tick, CallTimeout: callTimeout, History: history,
 		NewName: func() runner.Name { return newName(cfg.Pool.Name) },
-		Version: buildVersion(), Instance: hostname(), FIPS: fipsEnabled(), Logger: logger.Named("supervisor"),
+		Version: buildVersion(), Instance: hostname(), FIPS: fips(),
+		RootDigest: rootDigest, Rotation: d.log.Rotation, Logger: logger.Named("supervisor"),
 	}
 	if certificates != nil { // a nil pointer in the interface would not be nil
 		opts.Documents = certificates
@@ -91,7 +91,12 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, errors.Join(err, d.close())
 	}
 	meter := &meter{}
-	opts.OnRecord = meter.record
+	opts.OnRecord = func(rec runner.Record, state *runner.State) {
+		meter.record(rec, state)
+		if rec.Event.Kind() == runner.KindRotated {
+			d.publishRoot(cfg, logger)
+		}
+	}
 	if d.supervisor, err = supervisor.New(opts, records); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -102,31 +107,6 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
-}
-
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.Record, error) {
-	keys, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, time.Now().UTC())
-	if err != nil {
-		return nil, fmt.Errorf("ledger.keysDir: %w", err)
-	}
-	root, err := keys.Root().Encode()
-	if err != nil {
-		return nil, fmt.Errorf("encode the root of trust: %w", err)
-	}
-	if err := writeRoot(cfg.Ledger.RootFile, root); err != nil {
-		return nil, err
-	}
-	if d.store, err = ledger.OpenDir(cfg.Ledger.Dir); err != nil {
-		return nil, fmt.Errorf("ledger.dir: %w", err)
-	}
-	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, d.store, keys, ledger.Options{
-		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ledger.dir: %w", err), d.store.Close())
-	}
-	return records, nil
 }
 
 // hasUnfinished says that the log holds a runner that is not sealed.
@@ -247,7 +227,11 @@ func hostname() string {
 	return name
 }
 
-func fipsEnabled() bool { return fips140.Enabled() }
+// fips is what Go's FIPS 140-3 module is in this binary. A build with
+// GOFIPS140=v1.0.0 has the validated one and enables it.
+func fips() supervisor.FIPS {
+	return supervisor.FIPS{Module: fips140.Version(), Enabled: fips140.Enabled(), Enforced: fips140.Enforced()}
+}
 
 func newLogger(cfg config.Log) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(cfg.Level)

@@ -64,8 +64,14 @@ type Options struct {
 
 	Version, Instance string
 	ConfigDigest      runner.Digest
-	FIPS              bool
-	ServerURL         string // of GitHub, for links
+	// RootDigest is the blob of the ledger that names its public keys.
+	RootDigest runner.Digest
+	FIPS       FIPS
+	// Rotation makes the next record by which a signing key of the log hands
+	// over to another at this time, nil when none is to be made. It is called
+	// at the start only, never concurrently with the ledger.
+	Rotation  func(ctx context.Context, at time.Time) (runner.Event, error)
+	ServerURL string // of GitHub, for links
 
 	Logger *zap.Logger
 	// OnRecord is told of every record after it is durable and folded, in
@@ -188,15 +194,24 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return err
 }
 
-// open records that this daemon writes from here on. It keeps trying while the
-// ledger is away: until then nothing else happens.
+// open records that this daemon writes from here on, and lets new keys take
+// over. It keeps trying while the ledger or the keys are away: until then
+// nothing else happens.
 func (s *Supervisor) open(ctx context.Context) error {
 	opened := runner.Opened{
 		Version: s.Version, Instance: s.Instance, ConfigDigest: s.ConfigDigest,
-		PolicyDigest: s.Policy.Digest(), FIPS: s.FIPS,
+		PolicyDigest: s.Policy.Digest(), FIPS: s.FIPS.Enabled, FIPSModule: s.FIPS.Module, RootDigest: s.RootDigest,
 	}
+	if err := s.insist(ctx, func() error { return s.record(ctx, opened) }); err != nil {
+		return err
+	}
+	return s.insist(ctx, func() error { return s.rotate(ctx) })
+}
+
+// insist writes to the log until it succeeds or cannot.
+func (s *Supervisor) insist(ctx context.Context, write func() error) error {
 	for {
-		err := s.record(ctx, opened)
+		err := write()
 		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
