@@ -97,6 +97,11 @@ func kmsSigners(ctx context.Context, cfg *config.Config) (ledger.Signers, error)
 		return signers, fmt.Errorf("ledger.kms.checkpointKey: %w", err)
 	}
 	signers.Record, signers.Checkpoint = record, checkpoint
+	if k.PreviousKeysDir != "" {
+		if err := signers.From(k.PreviousKeysDir, cfg.Ledger.Origin); err != nil {
+			return signers, fmt.Errorf("ledger.kms.previousKeysDir: %w", err)
+		}
+	}
 	if k.PreviousRecordKey != "" {
 		previous, err := kms.OpenP256(ctx, aws, k.PreviousRecordKey)
 		if err != nil {

@@ -243,6 +243,9 @@ type LedgerKMS struct {
 	// the next start. They may be taken out again after it.
 	PreviousRecordKey     string `yaml:"previousRecordKey"`
 	PreviousCheckpointKey string `yaml:"previousCheckpointKey"`
+	// PreviousKeysDir is the folder of the keys that hand over, of a ledger
+	// that moves from files to KMS.
+	PreviousKeysDir string `yaml:"previousKeysDir"`
 	// Region is where KMS is called; empty means the region of the keys.
 	Region string `yaml:"region"`
 	// Endpoint replaces KMS's own, for a VPC endpoint.

@@ -41,8 +41,11 @@ func TestLedgerKeysThatCannotWorkAreRefused(t *testing.T) {
 		"ledger.kms.checkpointKey: missing":        {"checkpointKey: " + keyB, `checkpointKey: ""`},
 		`ledger.kms.recordKey: "alias/ledger" does not have the right form (give the ARN of a KMS key`: {"recordKey: " + keyA, "recordKey: alias/ledger"},
 		"ledger.kms.previousRecordKey: the same key as the one that takes over":                        {`previousRecordKey: ""`, "previousRecordKey: " + keyA},
-		"ledger.kms.previousCheckpointKey: \"k\" does not have the right form":                         {`previousCheckpointKey: ""`, "previousCheckpointKey: k"},
-		"ledger.kms.checkpointKey: in region us-west-2, the others are in us-east-1":                   {"checkpointKey: " + keyB, "checkpointKey: " + strings.Replace(keyB, "us-east-1", "us-west-2", 1)},
+		"ledger.kms.previousKeysDir: the same folder as ledger.dir":                                    {`previousKeysDir: ""`, "previousKeysDir: /var/lib/runnerward/ledger"},
+		"ledger.kms.previousKeysDir: given besides previous keys in KMS": {`previousRecordKey: ""`, "previousRecordKey: " + keyB,
+			`previousKeysDir: ""`, "previousKeysDir: /var/lib/runnerward/keys"},
+		"ledger.kms.previousCheckpointKey: \"k\" does not have the right form":       {`previousCheckpointKey: ""`, "previousCheckpointKey: k"},
+		"ledger.kms.checkpointKey: in region us-west-2, the others are in us-east-1": {"checkpointKey: " + keyB, "checkpointKey: " + strings.Replace(keyB, "us-east-1", "us-west-2", 1)},
 	} {
 		_, err := parse(t, inKMS(t, keys...))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -320,6 +320,13 @@ func (v *validation) ledgerKMS() {
 			v.report(arn.key, fmt.Sprintf("in region %s, the others are in %s", of, region), "give keys of one region: KMS is called there")
 		}
 	}
+	if k.PreviousKeysDir != "" && k.PreviousRecordKey+k.PreviousCheckpointKey != "" {
+		v.report("ledger.kms.previousKeysDir", "given besides previous keys in KMS", "keep those that signed last")
+	}
+	if k.PreviousKeysDir != "" && k.PreviousKeysDir == v.Ledger.Dir {
+		v.report("ledger.kms.previousKeysDir", "the same folder as ledger.dir", "keep keys apart from what is copied to auditors")
+	}
+	v.folder("ledger.kms.previousKeysDir", k.PreviousKeysDir, private)
 	if k.Endpoint != "" {
 		v.https("ledger.kms.endpoint", k.Endpoint)
 	}

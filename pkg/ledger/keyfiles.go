@@ -66,7 +66,7 @@ func OpenKeys(folder, origin string, now time.Time) (*Keys, error) {
 	if signers.Record, err = parseRecord(record); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(folder, RecordKeyFile), err)
 	}
-	if err := signers.readPrevious(folder, origin); err != nil {
+	if err := signers.readPrevious(folder, origin, PreviousRecordKeyFile, PreviousLogKeyFile); err != nil {
 		return nil, err
 	}
 	keys, err := NewKeys(origin, signers, now)
@@ -76,21 +76,33 @@ func OpenKeys(folder, origin string, now time.Time) (*Keys, error) {
 	return keys, nil
 }
 
-// readPrevious reads the keys that hand over, if there are any.
-func (s *Signers) readPrevious(folder, origin string) error {
-	skey, err := readKey(filepath.Join(folder, PreviousLogKeyFile))
+// From lets the keys in this folder hand over, which is the way of a log from
+// keys in files to keys elsewhere.
+func (s *Signers) From(folder, origin string) error {
+	if err := s.readPrevious(folder, origin, RecordKeyFile, LogKeyFile); err != nil {
+		return err
+	}
+	if s.PreviousRecord == nil || s.PreviousCheckpoint == nil {
+		return fmt.Errorf("folder %s does not hold %s and %s", folder, RecordKeyFile, LogKeyFile)
+	}
+	return nil
+}
+
+// readPrevious reads the keys that hand over; a file that is missing is none.
+func (s *Signers) readPrevious(folder, origin, recordFile, logFile string) error {
+	skey, err := readKey(filepath.Join(folder, logFile))
 	if err == nil {
 		s.PreviousCheckpoint, err = parseLog(skey, origin)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", filepath.Join(folder, PreviousLogKeyFile), err)
+		return fmt.Errorf("%s: %w", filepath.Join(folder, logFile), err)
 	}
-	record, err := readKey(filepath.Join(folder, PreviousRecordKeyFile))
+	record, err := readKey(filepath.Join(folder, recordFile))
 	if err == nil {
 		s.PreviousRecord, err = parseRecord(record)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", filepath.Join(folder, PreviousRecordKeyFile), err)
+		return fmt.Errorf("%s: %w", filepath.Join(folder, recordFile), err)
 	}
 	return nil
 }
