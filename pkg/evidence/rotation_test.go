@@ -95,6 +95,9 @@ func TestALogVerifiesAcrossAHandoverByTheOldRoot(t *testing.T) {
 	if !rep.OK() || rep.Size != 5 {
 		t.Fatalf("findings = %v of %d records, want none of 5", rep.Findings, rep.Size)
 	}
+	if len(rep.Notes) != 2 || !strings.Contains(rep.Notes[0].Detail, "record 1 hands over from key "+f.root.RecordKeys[0].KeyID[:12]+" to key "+next.id[:12]) {
+		t.Errorf("notes = %v, want both handovers", rep.Notes)
+	}
 	if got := rep.State.Rotated[runner.RecordKey]; got == nil || got.Event.New != next.id {
 		t.Errorf("the state names %+v, want the new key %s", got, next.id)
 	}

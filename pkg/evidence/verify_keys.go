@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"fmt"
 	"io/fs"
 	"slices"
 
@@ -12,6 +13,9 @@ import (
 // auditor's root misleads whoever reads it later.
 func (v *verification) checkRoots() {
 	for _, rec := range v.report.Records {
+		if e, rotated := rec.Event.(runner.Rotated); rotated && v.keys.Retired(e.Use, e.Old) {
+			v.report.note(v.files[int64(rec.Index)], fmt.Sprintf("record %d hands over from key %.12s to key %.12s (%s)", rec.Index, e.Old, e.New, e.Use))
+		}
 		opened, ok := rec.Event.(runner.Opened)
 		if !ok || opened.RootDigest == "" {
 			continue

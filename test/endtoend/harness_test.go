@@ -236,6 +236,14 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	if err != nil {
 		return err
 	}
+	root, err := d.log.Root().Encode()
+	if err != nil {
+		return err
+	}
+	if opts.RootDigest, err = d.log.PutBlob(ctx, root); err != nil {
+		return err
+	}
+	opts.Rotation = d.log.Rotation
 	if d.sup, err = supervisor.New(opts, records); err != nil {
 		return err
 	}
