@@ -111,7 +111,15 @@ func newForge(t testing.TB) *forge {
 }
 
 // script tells stories into the forge.
-func (f *forge) script() *runnertest.Script { return runnertest.NewScript(f.append, f.putBlob) }
+func (f *forge) script() *runnertest.Script {
+	f.t.Helper()
+	s := runnertest.NewScript(f.append, f.putBlob)
+	var err error
+	if s.Root, err = f.root.Encode(); err != nil {
+		f.t.Fatal(err)
+	}
+	return s
+}
 
 func (f *forge) append(at time.Time, e runner.Event) (runner.Record, error) {
 	payload, read, err := f.chains.Statement(recorder(), at, e)

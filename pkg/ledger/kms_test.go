@@ -13,7 +13,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
 	"github.com/runnerward/runnerward/pkg/runner"
-	"github.com/runnerward/runnerward/pkg/runner/runnertest"
 )
 
 // inKMS are the keys of a log with these ARNs, the record key and the
@@ -81,9 +80,9 @@ func TestALogThatNamesNoKeysIsValidFromItsFirstRecord(t *testing.T) {
 	service, mem := kmstest.New(), ledgertest.NewMem(nil)
 	cfg := service.Config(t)
 	arns := []string{service.Create(t, "ECC_NIST_P256"), service.Create(t, "ECC_NIST_EDWARDS25519")}
-	tellStories(t, openLog(t, mem, inKMS(t, cfg, later(-5), arns...)), 1)
+	beat(t, openLog(t, mem, inKMS(t, cfg, later(0), arns...)), later(1))
 	log := openLog(t, mem, inKMS(t, cfg, later(60), arns...))
-	if got := log.Root().RecordKeys[0].From; !got.Equal(runnertest.Start()) {
+	if got := log.Root().RecordKeys[0].From; !got.Equal(later(1)) {
 		t.Errorf("valid from %s, want the time of the first record", got)
 	}
 	clean(t, mem.FS(), log.Root())

@@ -43,6 +43,8 @@ type Script struct {
 	// Now is the time of the next record.
 	Now  time.Time
 	Step time.Duration
+	// Root is what verifies the log, for the record that opens it to name.
+	Root []byte
 
 	appendTo Append
 	putBlob  PutBlob
@@ -85,10 +87,17 @@ func (s *Script) Must(e runner.Event) error {
 
 // Open appends the record with which a daemon opens a log.
 func (s *Script) Open() error {
-	return s.Must(runner.Opened{
+	opened := runner.Opened{
 		Version: "v0.1.0", Instance: "gha-runners/runnerward-0",
 		ConfigDigest: runner.DigestOf([]byte("config")), PolicyDigest: runner.DigestOf([]byte("policy bundle")),
-	})
+	}
+	if s.Root != nil {
+		var err error
+		if opened.RootDigest, err = s.putBlob(s.Root); err != nil {
+			return fmt.Errorf("store the public keys: %w", err)
+		}
+	}
+	return s.Must(opened)
 }
 
 // Decide stores what the policy was asked and returns its verdict.
