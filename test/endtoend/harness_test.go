@@ -78,7 +78,12 @@ type options struct {
 	// documents are taken from the witnesses of hosts; required as configured.
 	documents         supervisor.Documents
 	documentsRequired bool
+	// rotation stands between the daemon and its keys.
+	rotation func(rotation) rotation
 }
+
+// rotation makes the next handover of a key.
+type rotation = func(context.Context, time.Time) (runner.Event, error)
 
 // bench is a world with a daemon in it.
 type bench struct {
@@ -244,6 +249,9 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 		return err
 	}
 	opts.Rotation = d.log.Rotation
+	if b.opts.rotation != nil {
+		opts.Rotation = b.opts.rotation(opts.Rotation)
+	}
 	if d.sup, err = supervisor.New(opts, records); err != nil {
 		return err
 	}

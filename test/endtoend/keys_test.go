@@ -1,7 +1,10 @@
 package endtoend
 
 import (
+	"context"
+	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,10 +15,20 @@ import (
 )
 
 // TestKeysHandOverAmidADeploy: the daemon is stopped while a job runs, its keys
-// are renamed, and it starts again. The job goes on to its seal, and the root
-// from before verifies all of it.
+// are renamed, and it starts again. The new keys are away for a while: the
+// daemon waits for them and writes nothing else. Then the job goes on to its
+// seal, and the root from before verifies all of it.
 func TestKeysHandOverAmidADeploy(t *testing.T) {
-	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+	var away atomic.Int32
+	keysAway := func(next rotation) rotation {
+		return func(ctx context.Context, at time.Time) (runner.Event, error) {
+			if away.Add(-1) >= 0 {
+				return nil, errors.New("the keys are away")
+			}
+			return next(ctx, at)
+		}
+	}
+	run(t, options{at: -1, rotation: keysAway}, func(t *testing.T, b *bench) {
 		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 2*time.Minute), "carol")
 		b.until("started", 20*time.Minute, func() bool { return b.phase(runner.KindStarted) != nil })
 		b.kill()
@@ -31,6 +44,7 @@ func TestKeysHandOverAmidADeploy(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		away.Store(5)
 		b.start()
 		b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil })
 		b.kill()
@@ -57,6 +71,9 @@ func TestKeysHandOverAmidADeploy(t *testing.T) {
 					t.Errorf("record %d hands over after %s, want it before all else", rec.Index, before)
 				}
 			}
+		}
+		if away.Load() >= 0 {
+			t.Error("the keys were not asked again")
 		}
 		if handovers != 2 {
 			t.Errorf("%d handovers, want one of each key", handovers)
