@@ -17,7 +17,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/admission"
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/config"
-	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -78,7 +77,8 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		Ledger: d.log, Policy: bundle, Pool: cfg.RunnerPool(), Limits: cfg.RunnerLimits(), Rules: cfg.VetRules(),
 		Tick: cfg.Supervisor.Tick, CallTimeout: callTimeout, History: history,
 		NewName: func() runner.Name { return newName(cfg.Pool.Name) },
-		Version: buildVersion(), Instance: hostname(), FIPS: fipsEnabled(), Logger: logger.Named("supervisor"),
+		Version: buildVersion(), Instance: hostname(), FIPS: fips(),
+		Rotation: d.log.Rotation, Logger: logger.Named("supervisor"),
 	}
 	if certificates != nil { // a nil pointer in the interface would not be nil
 		opts.Documents = certificates
@@ -96,7 +96,12 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, errors.Join(err, d.close())
 	}
 	meter := &meter{}
-	opts.OnRecord = meter.record
+	opts.OnRecord = func(rec runner.Record, state *runner.State) {
+		meter.record(rec, state)
+		if rec.Event.Kind() == runner.KindRotated {
+			d.publishRoot(cfg, logger)
+		}
+	}
 	if d.supervisor, err = supervisor.New(opts, records); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -107,32 +112,6 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
-}
-
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.Record, error) {
-	keys, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, time.Now().UTC())
-	if err != nil {
-		return nil, fmt.Errorf("ledger.keysDir: %w", err)
-	}
-	if d.root, err = keys.Root().Encode(); err != nil {
-		return nil, fmt.Errorf("encode the root of trust: %w", err)
-	}
-	if err := writeRoot(cfg.Ledger.RootFile, d.root); err != nil {
-		return nil, err
-	}
-	store, closeStore, err := openStore(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	d.closeStore = closeStore
-	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, store, keys, ledger.Options{
-		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ledger: %w", err), closeStore())
-	}
-	return records, nil
 }
 
 // hasUnfinished says that the log holds a runner that is not sealed.
@@ -253,7 +232,11 @@ func hostname() string {
 	return name
 }
 
-func fipsEnabled() bool { return fips140.Enabled() }
+// fips is what Go's FIPS 140-3 module is in this binary. A build with
+// GOFIPS140=v1.0.0 has the validated one and enables it.
+func fips() supervisor.FIPS {
+	return supervisor.FIPS{Module: fips140.Version(), Enabled: fips140.Enabled(), Enforced: fips140.Enforced()}
+}
 
 func newLogger(cfg config.Log) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(cfg.Level)

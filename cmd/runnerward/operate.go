@@ -106,11 +106,23 @@ func (f *clientFlags) control(cmd *cobra.Command, path string, body map[string]s
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
+		Short: "Print the version, and what Go's FIPS 140-3 module is in this binary",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "runnerward", buildVersion())
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "runnerward %s\n%s\n", buildVersion(), inWords(fips()))
 			return err
 		},
 	}
+}
+
+// inWords says what the FIPS 140-3 module is and does.
+func inWords(f supervisor.FIPS) string {
+	state := "off"
+	switch {
+	case f.Enforced:
+		state = "on and enforced"
+	case f.Enabled:
+		state = "on"
+	}
+	return fmt.Sprintf("FIPS 140-3 module %s, %s", f.Module, state)
 }

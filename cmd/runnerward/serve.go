@@ -179,29 +179,6 @@ func listen(cfg *config.Config) (admission, status net.Listener, err error) {
 	return admission, status, nil
 }
 
-// writeRoot publishes the keys that verify the ledger, whole or not at all.
-func writeRoot(path string, content []byte) error {
-	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("write ledger.rootFile: %w", err)
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".root-*")
-	if err != nil {
-		return fmt.Errorf("write ledger.rootFile: %w", err)
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(content)
-	if err := errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil {
-		return fmt.Errorf("write ledger.rootFile: %w", err)
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return fmt.Errorf("write ledger.rootFile: %w", err)
-	}
-	return nil
-}
-
 func admissionServer(cfg *config.Config, gate admission.Gate, logger *zap.Logger) (admission.Server, error) {
 	log := logger.Named("admission")
 	tlsConfig, err := admission.TLSConfig(certs.Files{Cert: cfg.Admission.CertFile, Key: cfg.Admission.KeyFile}, log)
@@ -224,7 +201,7 @@ func statusOptions(cfg *config.Config, logger *zap.Logger) (status.Options, erro
 	}
 	pool := cfg.RunnerPool()
 	return status.Options{
-		Admins: cfg.Status.Admins, Logger: log, Version: buildVersion(), FIPS: fipsEnabled(),
+		Admins: cfg.Status.Admins, Logger: log, Version: buildVersion(), FIPS: fips(),
 		Labels:  status.Labels{Organization: pool.Organization, Name: cfg.Pool.Name, Namespace: cfg.Cluster.Namespace},
 		Explain: inPlainWords, TLS: tlsConfig,
 	}, nil

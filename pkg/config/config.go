@@ -223,9 +223,11 @@ type Ledger struct {
 	// Dir is a folder on a local disk.
 	Dir string `yaml:"dir"`
 	S3  S3     `yaml:"s3"`
-	// KeysDir holds the signing keys, RootFile what verifies them; both are
-	// made on first start.
-	KeysDir  string `yaml:"keysDir"`
+	// KeysDir holds the signing keys, which are made on first start. Exactly
+	// one of keysDir and kms is given.
+	KeysDir string    `yaml:"keysDir"`
+	KMS     LedgerKMS `yaml:"kms"`
+	// RootFile is what verifies the ledger; it is written on every start.
 	RootFile string `yaml:"rootFile"`
 	// Origin names the log for all time, like runnerward.example.com/prod.
 	Origin string `yaml:"origin"`
@@ -249,6 +251,25 @@ type S3 struct {
 	BucketOwner string `yaml:"bucketOwner"`
 	// SlackDays are added to the end of the year of writing and six years.
 	SlackDays int `yaml:"slackDays"`
+}
+
+// LedgerKMS names the signing keys in AWS KMS, which they never leave, by ARN.
+type LedgerKMS struct {
+	// RecordKey signs records: key spec ECC_NIST_P256, usage SIGN_VERIFY.
+	RecordKey string `yaml:"recordKey"`
+	// CheckpointKey signs checkpoints: key spec ECC_NIST_EDWARDS25519.
+	CheckpointKey string `yaml:"checkpointKey"`
+	// PreviousRecordKey and PreviousCheckpointKey hand over to those above on
+	// the next start. They may be taken out again after it.
+	PreviousRecordKey     string `yaml:"previousRecordKey"`
+	PreviousCheckpointKey string `yaml:"previousCheckpointKey"`
+	// PreviousKeysDir is the folder of the keys that hand over, of a ledger
+	// that moves from files to KMS.
+	PreviousKeysDir string `yaml:"previousKeysDir"`
+	// Region is where KMS is called; empty means the region of the keys.
+	Region string `yaml:"region"`
+	// Endpoint replaces KMS's own, for a VPC endpoint.
+	Endpoint string `yaml:"endpoint"`
 }
 
 // Policy says which policy decides.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -274,14 +275,70 @@ func (v *validation) ledger() {
 	default:
 		v.shaped("ledger.dir", l.Dir, isAnyText)
 	}
-	v.shaped("ledger.keysDir", l.KeysDir, isAnyText)
+	v.ledgerKeys()
 	v.shaped("ledger.rootFile", l.RootFile, isAnyText)
 	v.shaped("ledger.origin", l.Origin, isOrigin)
+	v.folder("policy.dir", v.Policy.Dir, existing)
+}
+
+// ledgerKeys wants the keys in a folder or in KMS.
+func (v *validation) ledgerKeys() {
+	l := v.Ledger
+	switch inKMS := l.KMS != (LedgerKMS{}); {
+	case inKMS && l.KeysDir != "":
+		v.report("ledger.keysDir", "given besides ledger.kms", "keep one of them; docs/keys.md says how to move to KMS")
+		return
+	case inKMS:
+		v.ledgerKMS()
+		return
+	}
+	v.shaped("ledger.keysDir", l.KeysDir, isAnyText)
 	if l.Dir != "" && l.Dir == l.KeysDir {
 		v.report("ledger.keysDir", "the same folder as ledger.dir", "keep keys apart from what is copied to auditors")
 	}
 	v.folder("ledger.keysDir", l.KeysDir, private)
-	v.folder("policy.dir", v.Policy.Dir, existing)
+}
+
+func (v *validation) ledgerKMS() {
+	k := v.Ledger.KMS
+	v.shaped("ledger.kms.recordKey", k.RecordKey, isKMSKey)
+	v.shaped("ledger.kms.checkpointKey", k.CheckpointKey, isKMSKey)
+	region := k.Region
+	if region != "" {
+		v.shaped("ledger.kms.region", region, isRegion)
+	}
+	for _, arn := range []struct{ key, value, current string }{
+		{"ledger.kms.recordKey", k.RecordKey, ""},
+		{"ledger.kms.checkpointKey", k.CheckpointKey, ""},
+		{"ledger.kms.previousRecordKey", k.PreviousRecordKey, k.RecordKey},
+		{"ledger.kms.previousCheckpointKey", k.PreviousCheckpointKey, k.CheckpointKey},
+	} {
+		switch {
+		case arn.value == "":
+		case arn.value == arn.current:
+			v.report(arn.key, "the same key as the one that takes over", "make a new key, or take this line out")
+		case arn.current != "":
+			v.shaped(arn.key, arn.value, isKMSKey)
+		}
+		if !isKMSKey.pattern.MatchString(arn.value) {
+			continue
+		}
+		of := strings.Split(arn.value, ":")[3]
+		region = cmp.Or(region, of)
+		if of != region {
+			v.report(arn.key, fmt.Sprintf("in region %s, the others are in %s", of, region), "give keys of one region: KMS is called there")
+		}
+	}
+	if k.PreviousKeysDir != "" && k.PreviousRecordKey+k.PreviousCheckpointKey != "" {
+		v.report("ledger.kms.previousKeysDir", "given besides previous keys in KMS", "keep those that signed last")
+	}
+	if k.PreviousKeysDir != "" && k.PreviousKeysDir == v.Ledger.Dir {
+		v.report("ledger.kms.previousKeysDir", "the same folder as ledger.dir", "keep keys apart from what is copied to auditors")
+	}
+	v.folder("ledger.kms.previousKeysDir", k.PreviousKeysDir, private)
+	if k.Endpoint != "" {
+		v.https("ledger.kms.endpoint", k.Endpoint)
+	}
 }
 
 func (v *validation) s3() {

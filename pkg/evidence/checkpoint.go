@@ -1,8 +1,11 @@
 package evidence
 
 import (
+	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,15 +25,39 @@ func (c Checkpoint) Text() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
+// CheckpointSigner signs the text of a checkpoint with Ed25519, as AWS KMS does
+// with ED25519_SHA_512 and MessageType RAW: the same text gives the same
+// signature, of 64 bytes. It must be safe for concurrent use and may be called
+// again after any failure; the context bounds a call to a remote key.
+type CheckpointSigner interface {
+	// VerifierKey is the public half, in the vkey form of signed notes.
+	VerifierKey() string
+	Sign(ctx context.Context, text []byte) ([]byte, error)
+}
+
 // SignCheckpoint makes the signed note. Ed25519 is deterministic: the same
 // checkpoint and key give the same bytes, so that a replay after a crash
-// writes what was there before.
-func SignCheckpoint(c Checkpoint, s note.Signer) ([]byte, error) {
-	signed, err := note.Sign(&note.Note{Text: c.Text()}, s)
+// writes what was there before. A signature that does not verify is an error.
+func SignCheckpoint(ctx context.Context, c Checkpoint, s CheckpointSigner) ([]byte, error) {
+	verifier, err := note.NewVerifier(s.VerifierKey())
 	if err != nil {
 		return nil, fmt.Errorf("sign checkpoint of size %d: %w", c.Size, err)
 	}
-	return signed, nil
+	text := []byte(c.Text())
+	signature, err := s.Sign(ctx, text)
+	if err != nil {
+		return nil, fmt.Errorf("sign checkpoint of size %d: %w", c.Size, err)
+	}
+	if !verifier.Verify(text, signature) {
+		return nil, fmt.Errorf("sign checkpoint of size %d: the signature is not by the key", c.Size)
+	}
+	// https://c2sp.org/signed-note: the key's hash comes before the signature.
+	raw := append(binary.BigEndian.AppendUint32(nil, verifier.KeyHash()), signature...)
+	return signedNote(c, verifier.Name(), raw), nil
+}
+
+func signedNote(c Checkpoint, name string, signature []byte) []byte {
+	return fmt.Appendf(nil, "%s\n\u2014 %s %s\n", c.Text(), name, base64.StdEncoding.EncodeToString(signature))
 }
 
 // Checkpoint checks a checkpoint of this log. The bytes must be exactly what
@@ -50,8 +77,7 @@ func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) {
 	if err != nil {
 		return cp, problem(7, "checkpoint", "the signature is not base64: %v", err)
 	}
-	canonical := cp.Text() + "\n— " + sig.Name + " " + base64.StdEncoding.EncodeToString(raw) + "\n"
-	if canonical != string(b) {
+	if string(signedNote(cp, sig.Name, raw)) != string(b) {
 		return cp, problem(7, "checkpoint", "the checkpoint is not in its canonical form")
 	}
 	return cp, nil
@@ -59,7 +85,11 @@ func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) {
 
 // openCheckpoint is lenient about other signatures, such as a witness'.
 func (v *Verifier) openCheckpoint(b []byte) (Checkpoint, *note.Note, error) {
-	opened, err := note.Open(b, note.VerifierList(v.log))
+	known := make([]note.Verifier, len(v.logs))
+	for i, k := range v.logs {
+		known[i] = k.verifier
+	}
+	opened, err := note.Open(b, note.VerifierList(known...))
 	if err != nil {
 		return Checkpoint{}, nil, problem(7, "checkpoint", "the checkpoint is not signed by the log's key: %v", err)
 	}
@@ -69,6 +99,10 @@ func (v *Verifier) openCheckpoint(b []byte) (Checkpoint, *note.Note, error) {
 	}
 	if cp.Origin != v.root.Origin {
 		return cp, nil, problem(7, "checkpoint-origin", "the checkpoint is of log %.80q, not of %q", cp.Origin, v.root.Origin)
+	}
+	key := v.logKey(cp.Size)
+	if cp.Size > 0 && !slices.ContainsFunc(opened.Sigs, func(s note.Signature) bool { return s.Hash == key.verifier.KeyHash() }) {
+		return cp, nil, problem(7, "key-order", "the checkpoint of size %d is not signed by key %s, which is in force there", cp.Size, key.id)
 	}
 	return cp, opened, nil
 }

@@ -5,9 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -47,12 +45,8 @@ func KeyID(pub *ecdsa.PublicKey) (string, error) {
 	if pub.Curve != elliptic.P256() {
 		return "", fmt.Errorf("key on curve %s, want P-256", pub.Curve.Params().Name)
 	}
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return "", fmt.Errorf("encode public key: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), nil
+	id, _, err := PublicKeyID(pub)
+	return id, err
 }
 
 // PAE is the pre-authentication encoding: the bytes that DSSE signs.

@@ -292,8 +292,7 @@ func TestSilenceNeedsAGapRecord(t *testing.T) {
 	start := runnertest.Start()
 	late := start.Add(3 * time.Hour)
 	gap := runner.Gap{Since: start, Until: late}
-	inEffect := runner.DigestOf(nil)
-	opened := runner.Opened{Version: "v1", Instance: "x", ConfigDigest: inEffect, PolicyDigest: inEffect, RootDigest: inEffect}
+	opened := runner.Opened{}
 	for name, tc := range map[string]struct {
 		after []runner.Event
 		at    time.Time
@@ -313,11 +312,17 @@ func TestSilenceNeedsAGapRecord(t *testing.T) {
 			if i > 0 {
 				at = tc.at
 			}
+			if _, opens := e.(runner.Opened); opens {
+				root, err := f.putBlob(encoded(t, f.root))
+				if err != nil {
+					t.Fatal(err)
+				}
+				e = f.opened(root)
+			}
 			if _, err := f.append(at, e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		f.put(evidence.BlobName(inEffect), nil)
 		rep := verify(t, f.files, f.root)
 		if rep.OK() != tc.want {
 			t.Errorf("silence %s: findings = %v, want clean %t", name, rep.Findings, tc.want)

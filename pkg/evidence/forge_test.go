@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -54,12 +55,37 @@ func (s signer) Sign(_ context.Context, digest [sha256.Size]byte) ([]byte, error
 	return ecdsa.SignASN1(rand.Reader, s.key, digest[:])
 }
 
+// logSigner is a checkpoint key made for a test.
+type logSigner struct {
+	key  ed25519.PrivateKey
+	vkey string
+}
+
+func newLogSigner(t testing.TB) logSigner {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := note.NewEd25519VerifierKey(origin, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return logSigner{private, vkey}
+}
+
+func (s logSigner) VerifierKey() string { return s.vkey }
+
+func (s logSigner) Sign(_ context.Context, text []byte) ([]byte, error) {
+	return ed25519.Sign(s.key, text), nil
+}
+
 // forge writes ledgers with genuine signatures and no scruples: it appends any
 // envelope and signs any tree.
 type forge struct {
 	t      testing.TB
 	record signer
-	log    note.Signer
+	log    logSigner
 	root   evidence.Root
 	chains *evidence.Chains
 	tree   *evidence.Tree
@@ -69,15 +95,7 @@ type forge struct {
 
 func newForge(t testing.TB) *forge {
 	t.Helper()
-	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := note.NewSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	record := newSigner(t)
+	log, record := newLogSigner(t), newSigner(t)
 	key, err := evidence.NewRecordKey(&record.key.PublicKey, runnertest.Start())
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +103,7 @@ func newForge(t testing.TB) *forge {
 	return &forge{
 		t: t, record: record, log: log,
 		root: evidence.Root{
-			Schema: evidence.RootSchema, Origin: origin, LogKey: vkey,
+			Schema: evidence.RootSchema, Origin: origin, LogKey: log.vkey,
 			RecordKeys: []evidence.RecordKey{key}, KeyProtection: "file",
 		},
 		chains: evidence.NewChains(), tree: &evidence.Tree{}, files: fstest.MapFS{},
@@ -93,7 +111,15 @@ func newForge(t testing.TB) *forge {
 }
 
 // script tells stories into the forge.
-func (f *forge) script() *runnertest.Script { return runnertest.NewScript(f.append, f.putBlob) }
+func (f *forge) script() *runnertest.Script {
+	f.t.Helper()
+	s := runnertest.NewScript(f.append, f.putBlob)
+	var err error
+	if s.Root, err = f.root.Encode(); err != nil {
+		f.t.Fatal(err)
+	}
+	return s
+}
 
 func (f *forge) append(at time.Time, e runner.Event) (runner.Record, error) {
 	payload, read, err := f.chains.Statement(recorder(), at, e)
@@ -116,6 +142,16 @@ func (f *forge) putBlob(b []byte) (runner.Digest, error) {
 	return d, nil
 }
 
+// opened is the record that opens a log and names these public keys.
+func (f *forge) opened(root runner.Digest) runner.Opened {
+	f.t.Helper()
+	inEffect, err := f.putBlob([]byte("configuration and policy"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return runner.Opened{Version: "v1", Instance: "x", ConfigDigest: inEffect, PolicyDigest: inEffect, RootDigest: root}
+}
+
 func (f *forge) put(name string, b []byte) { f.files[name] = &fstest.MapFile{Data: b, Mode: 0o640} }
 
 // commit writes a segment and a checkpoint for any bytes.
@@ -135,7 +171,7 @@ func (f *forge) checkpoint(size uint64) []byte {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	b, err := evidence.SignCheckpoint(evidence.Checkpoint{Origin: origin, Size: size, Root: root}, f.log)
+	b, err := evidence.SignCheckpoint(f.t.Context(), evidence.Checkpoint{Origin: origin, Size: size, Root: root}, f.log)
 	if err != nil {
 		f.t.Fatal(err)
 	}

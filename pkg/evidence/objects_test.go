@@ -93,7 +93,7 @@ func TestWhatIsInEffectIsKeptForItsLastDay(t *testing.T) {
 		}
 		return d
 	}
-	older, newer, root := document("older"), document("newer"), document("root")
+	older, newer, root := document("older"), document("newer"), document(string(encoded(t, f.root)))
 	for i, config := range []runner.Digest{older, newer} {
 		at := start.Add(time.Duration(i) * time.Hour)
 		opened := runner.Opened{Version: "v1", Instance: "x", ConfigDigest: config, PolicyDigest: config, RootDigest: root}

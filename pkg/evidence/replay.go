@@ -1,17 +1,21 @@
 package evidence
 
 import (
+	"time"
+
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
 // Replay reads the envelopes of a log in order: it grows the tree, follows the
-// chains and decodes the events. A ledger uses it when it opens and goes on
-// from where it ended; [Verify] uses it for the whole log. It is not safe for
-// concurrent use.
+// chains, decodes the events and takes over the keys that the log hands over
+// to, which its verifier knows from then on. A ledger uses it when it opens and
+// goes on from where it ended; [Verify] uses it for the whole log. It is not
+// safe for concurrent use.
 type Replay struct {
 	Tree   *Tree
 	Chains *Chains
 	keys   *Verifier
+	last   time.Time // of the record read last
 }
 
 // NewReplay is at the beginning of a log that is checked with these keys.
@@ -43,7 +47,7 @@ func (r *Replay) Next(envelope []byte) (runner.Record, []error) {
 	rec.At = st.Predicate.ObservedAt
 	if signed {
 		if err := r.keys.ValidAt(keyID, rec.At); err != nil {
-			errs = append(errs, err)
+			errs, signed = append(errs, err), false
 		}
 	}
 	e, err := runner.DecodeEvent(st.Predicate.Event, st.Predicate.Detail)
@@ -54,9 +58,39 @@ func (r *Replay) Next(envelope []byte) (runner.Record, []error) {
 		return rec, append(errs, problem(9, "closed-fields", "%v", err))
 	}
 	errs = append(errs, r.Chains.Check(st, e)...)
-	r.Chains.Add(e, rec.Digest)
 	rec.Event = e
+	if err := r.add(rec, signed); err != nil {
+		errs = append(errs, err)
+	}
 	return rec, errs
+}
+
+// Check says whether an event may be written at this time as far as keys go: a
+// handover that readers would not follow must not get into the log.
+func (r *Replay) Check(at time.Time, e runner.Event) error {
+	if rotated, ok := e.(runner.Rotated); ok {
+		return r.keys.checkHandover(r.last, at, rotated)
+	}
+	return nil
+}
+
+// Add goes on past a record that was just written: its chain is one longer,
+// and the key that it hands over to, if it does, is in force.
+func (r *Replay) Add(rec runner.Record) error { return r.add(rec, true) }
+
+// add follows a handover only when the key in force signed the record.
+func (r *Replay) add(rec runner.Record, signed bool) error {
+	r.Chains.Add(rec.Event, rec.Digest)
+	previous := r.last
+	r.last = rec.At
+	rotated, ok := rec.Event.(runner.Rotated)
+	switch {
+	case !ok:
+		return nil
+	case !signed:
+		return problem(7, "rotation", "the handover to key %s is not signed by the old key", rotated.New)
+	}
+	return r.keys.follow(rec.Index, previous, rec.At, rotated)
 }
 
 // inputs are the digests of the attachments that an event rests on: what a

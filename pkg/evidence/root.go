@@ -3,16 +3,21 @@ package evidence
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/runnerward/runnerward/pkg/runner"
 )
 
 // RootSchema names the shape of [Root].
@@ -24,13 +29,31 @@ type Root struct {
 	Schema string `json:"schema"`
 	// Origin is the name of the log: <dns>/<pool>/<year>.
 	Origin string `json:"origin"`
-	// LogKey verifies checkpoints, in the vkey form of signed notes. Its name
-	// is the origin.
+	// LogKey verifies checkpoints from the beginning, in the vkey form of
+	// signed notes. Its name is the origin.
 	LogKey string `json:"logKey"`
-	// RecordKeys verify envelopes.
+	// NextLogKeys took over from it, in order.
+	NextLogKeys []LogKey `json:"nextLogKeys,omitempty"`
+	// RecordKeys verify envelopes. The first signs from the beginning, each of
+	// the others from the record on that hands over to it. A root may end
+	// before the log does: keys that it does not name are learned from the
+	// handovers, which the key before them signed.
 	RecordKeys []RecordKey `json:"recordKeys"`
-	// KeyProtection says where the private keys live: "file".
+	// KeyProtection says where the private keys live that are in force: "file"
+	// or "kms".
 	KeyProtection string `json:"keyProtection"`
+}
+
+// The values of [Root.KeyProtection].
+const (
+	ProtectionFile = "file"
+	ProtectionKMS  = "kms"
+)
+
+// LogKey is a key that signs the checkpoints of this size and more.
+type LogKey struct {
+	Key      string `json:"key"`
+	FromSize uint64 `json:"fromSize"`
 }
 
 // RecordKey is a key that signs records.
@@ -85,11 +108,24 @@ func ParseRoot(b []byte) (Root, error) {
 	return r, nil
 }
 
-// Verifier checks signatures by the keys of a root. It is safe for concurrent use.
+// Verifier checks signatures by the keys of a root, and by those that the log
+// hands over to as a [Replay] reads it. It is safe for concurrent use while no
+// such replay goes on.
 type Verifier struct {
 	root Root
-	log  note.Verifier
-	keys map[string]recordKey
+	// logs and order are the keys in the order in which they take over, logAt
+	// and at those in force where the log was read to.
+	logs  []logKey
+	logAt int
+	keys  map[string]recordKey
+	order []string
+	at    int
+}
+
+type logKey struct {
+	LogKey
+	id       string
+	verifier note.Verifier
 }
 
 type recordKey struct {
@@ -104,17 +140,17 @@ func (r Root) Verifier() (*Verifier, error) {
 	if r.Schema != RootSchema {
 		problems = append(problems, fmt.Errorf("root: schema is %.40q, want %q", r.Schema, RootSchema))
 	}
-	if !slices.Contains([]string{"file"}, r.KeyProtection) {
-		problems = append(problems, fmt.Errorf("root: keyProtection is %.40q, want \"file\"", r.KeyProtection))
+	if !slices.Contains([]string{ProtectionFile, ProtectionKMS}, r.KeyProtection) {
+		problems = append(problems, fmt.Errorf("root: keyProtection is %.40q, want \"file\" or \"kms\"", r.KeyProtection))
 	}
-	log, err := note.NewVerifier(r.LogKey)
-	switch {
-	case err != nil:
+	if err := v.addLog(LogKey{Key: r.LogKey}); err != nil {
 		problems = append(problems, fmt.Errorf("root: logKey: %w", err))
-	case log.Name() != r.Origin:
-		problems = append(problems, fmt.Errorf("root: logKey is of %.80q, the origin is %.80q", log.Name(), r.Origin))
 	}
-	v.log = log
+	for i, k := range r.NextLogKeys {
+		if err := v.addLog(k); err != nil {
+			problems = append(problems, fmt.Errorf("root: nextLogKeys[%d]: %w", i, err))
+		}
+	}
 	if len(r.RecordKeys) == 0 {
 		problems = append(problems, errors.New("root: no recordKeys"))
 	}
@@ -156,17 +192,64 @@ func (v *Verifier) add(k RecordKey) error {
 	if _, twice := v.keys[id]; twice {
 		return fmt.Errorf("key %s is listed twice", id)
 	}
+	if n := len(v.order); n > 0 && k.From.Before(v.keys[v.order[n-1]].From) {
+		return fmt.Errorf("key %s is listed after one that took over later", id)
+	}
 	v.keys[id] = recordKey{k, pub}
+	v.order = append(v.order, id)
 	return nil
 }
 
-// ValidAt says whether the key may sign a record of this time. Its error is a
-// [*Problem].
+func (v *Verifier) addLog(k LogKey) error {
+	verifier, err := note.NewVerifier(k.Key)
+	if err != nil {
+		return err
+	}
+	if verifier.Name() != v.root.Origin {
+		return fmt.Errorf("the key is of %.80q, the origin is %.80q", verifier.Name(), v.root.Origin)
+	}
+	public, err := vkeyPublic(k.Key)
+	if err != nil {
+		return err
+	}
+	id, _, err := PublicKeyID(public)
+	if err != nil {
+		return err
+	}
+	for _, other := range v.logs {
+		// A note names its key by 32 bits of a hash only.
+		if other.id == id || other.verifier.KeyHash() == verifier.KeyHash() {
+			return fmt.Errorf("key %s is listed twice", id)
+		}
+		if k.FromSize <= other.FromSize {
+			return fmt.Errorf("key %s takes over at size %d, not after the one before it", id, k.FromSize)
+		}
+	}
+	v.logs = append(v.logs, logKey{k, id, verifier})
+	return nil
+}
+
+// vkeyPublic is the Ed25519 key in a vkey: name+hash+base64 of the algorithm's
+// byte and the key, see https://c2sp.org/signed-note.
+func vkeyPublic(vkey string) (ed25519.PublicKey, error) {
+	parts := strings.SplitN(vkey, "+", 3) // base64 has the plus sign too
+	raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
+	if err != nil || len(raw) != 1+ed25519.PublicKeySize {
+		return nil, errors.New("the key is not an Ed25519 verifier key")
+	}
+	return ed25519.PublicKey(raw[1:]), nil
+}
+
+// ValidAt says whether the key may sign the next record, which is of this time:
+// no key signs before the record that hands over to it, or after the one by
+// which it hands over. Its error is a [*Problem].
 func (v *Verifier) ValidAt(keyID string, at time.Time) error {
 	k, ok := v.keys[keyID]
-	switch {
+	switch inForce := v.InForce(runner.RecordKey); {
 	case !ok:
 		return problem(7, "key", "key %.80q is not in the root", keyID)
+	case keyID != inForce:
+		return problem(7, "key-order", "signed by key %s, in force is %s", keyID, inForce)
 	case at.Before(k.From) || !k.To.IsZero() && !at.Before(k.To):
 		return problem(7, "key-validity", "key %s may not sign a record of %s", keyID, at.Format(time.RFC3339Nano))
 	}

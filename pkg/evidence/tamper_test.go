@@ -206,7 +206,7 @@ func TestAViewMayLagAndMayNotContradict(t *testing.T) {
 		t.Errorf("lagging view: findings %v, notes %v, want one note", rep.Findings, rep.Notes)
 	}
 	other := told(t, runnertest.DeniedStory())
-	cp, err := evidence.SignCheckpoint(evidence.Checkpoint{Origin: origin, Size: 2, Root: mustRoot(t, other.tree, 2)}, f.log)
+	cp, err := evidence.SignCheckpoint(t.Context(), evidence.Checkpoint{Origin: origin, Size: 2, Root: mustRoot(t, other.tree, 2)}, f.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func forked(t *testing.T, f *forge) []byte {
 	if err := tree.Add([]byte("another history")); err != nil {
 		t.Fatal(err)
 	}
-	cp, err := evidence.SignCheckpoint(evidence.Checkpoint{Origin: origin, Size: 1, Root: mustRoot(t, tree, 1)}, f.log)
+	cp, err := evidence.SignCheckpoint(t.Context(), evidence.Checkpoint{Origin: origin, Size: 1, Root: mustRoot(t, tree, 1)}, f.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,7 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 		fsys: fsys, keys: keys, replay: NewReplay(keys),
 		report: &Report{Origin: root.Origin, State: runner.NewState(), Findings: []Finding{}, Notes: []Note{}},
 		blobs:  map[string]bool{}, changed: map[string]error{}, checkpoints: map[uint64]string{}, files: map[int64]string{},
+		roots: map[uint64]Root{},
 	}
 	if err := v.list(); err != nil {
 		return nil, err
@@ -55,6 +56,7 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 	v.checkSilence()
 	v.checkBlobs()
 	v.checkDocuments(o.Documents)
+	v.checkRoots()
 	v.checkCheckpoints()
 	v.checkView()
 	if o.Witnessed != nil {
@@ -84,6 +86,10 @@ type verification struct {
 	// viewHeadBytes is the view's checkpoint as it was before anything else
 	// was listed, nil if there was none.
 	viewHeadBytes []byte
+
+	// roots are the keys that the log had followed at each record that names
+	// them, by index.
+	roots map[uint64]Root
 
 	files map[int64]string // record index to segment
 	ends  []uint64         // sizes at which a segment ends
@@ -251,6 +257,9 @@ func (v *verification) record(name string, envelope []byte) {
 		return
 	}
 	v.report.Records = append(v.report.Records, rec)
+	if _, opened := rec.Event.(runner.Opened); opened {
+		v.roots[rec.Index] = v.keys.Root()
+	}
 	if v.stopped {
 		return
 	}

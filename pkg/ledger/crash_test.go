@@ -109,6 +109,9 @@ func TestAFailureAtAnyOperationIsRecoveredInPlace(t *testing.T) {
 				}
 				return d, err
 			})
+			if s.Root, err = keys.Root().Encode(); err != nil {
+				t.Fatal(err)
+			}
 			if err := errors.Join(s.Open(), s.Tell(runnertest.NewCast(0), runnertest.CompletedStory())); err != nil {
 				t.Fatalf("%s: %v", place, err)
 			}

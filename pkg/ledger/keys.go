@@ -1,233 +1,218 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// The files of a keys folder. Both are credentials.
-const (
-	// RecordKeyFile signs records: ECDSA P-256, PKCS #8 in PEM, after a line
-	// that says since when the key is valid.
-	RecordKeyFile = "records.pem"
-	// LogKeyFile signs checkpoints: Ed25519 in the skey form of signed notes.
-	LogKeyFile = "checkpoints.skey"
-)
-
-const validFrom = "Valid-From: "
-
-// Keys are the private keys of a log, kept in files. They are safe for
-// concurrent use and implement [evidence.Signer] for records.
-type Keys struct {
-	record *ecdsa.PrivateKey
-	keyID  string
-	log    note.Signer
-	root   evidence.Root
+// RecordSigner is a private key that signs records, wherever it is kept: ECDSA
+// on P-256 over a SHA-256 digest, in ASN.1 DER. It is safe for concurrent use.
+// An error of Sign means that nothing was signed that anybody will see; it may
+// be called again.
+type RecordSigner interface {
+	Public() *ecdsa.PublicKey
+	Sign(ctx context.Context, digest [sha256.Size]byte) ([]byte, error)
 }
 
-// OpenKeys reads the keys of the log with this origin from a folder and
-// creates those that are missing, with mode 0600; a new record key is valid
-// from now on. It refuses key files that anybody but their owner may read.
-func OpenKeys(folder, origin string, now time.Time) (*Keys, error) {
-	if !filepath.IsAbs(folder) {
-		return nil, fmt.Errorf("keys folder %q is not an absolute path", folder)
+// CheckpointSigner is a private key that signs checkpoints, wherever it is
+// kept: Ed25519 over the text itself. Otherwise as [RecordSigner].
+type CheckpointSigner interface {
+	Public() ed25519.PublicKey
+	Sign(ctx context.Context, text []byte) ([]byte, error)
+}
+
+// dated is a record key that says itself since when it is valid. The time of
+// any other is that of the log: see genesis.
+type dated interface{ ValidFrom() time.Time }
+
+// Signers are the private keys of a log.
+type Signers struct {
+	Record     RecordSigner
+	Checkpoint CheckpointSigner
+	// PreviousRecord and PreviousCheckpoint hand over to those above if the log
+	// has not seen that yet; nil when there is nothing to hand over.
+	PreviousRecord     RecordSigner
+	PreviousCheckpoint CheckpointSigner
+	// Protection says where they are kept, see [evidence.Root].
+	Protection string
+}
+
+// Keys are the private keys of a log with this origin. They are safe for
+// concurrent use. Which of them signs is for the log to say.
+type Keys struct {
+	origin, protection string
+	record, oldRecord  *recordKey
+	log, oldLog        *logKey
+}
+
+// recordKey implements [evidence.Signer].
+type recordKey struct {
+	RecordSigner
+	held
+	public evidence.RecordKey
+	dated  bool
+}
+
+// KeyID implements [evidence.Signer].
+func (k *recordKey) KeyID() string { return k.id }
+
+// logKey implements [evidence.CheckpointSigner].
+type logKey struct {
+	CheckpointSigner
+	held
+	vkey string
+}
+
+// VerifierKey implements [evidence.CheckpointSigner].
+func (k *logKey) VerifierKey() string { return k.vkey }
+
+// held is a public key by its name and encoding.
+type held struct {
+	id   string
+	pkix []byte
+}
+
+// NewKeys prepares the keys of the log with this origin. A record key that
+// does not say since when it is valid is so from now on, in a log that is new.
+func NewKeys(origin string, s Signers, now time.Time) (*Keys, error) {
+	k := &Keys{origin: origin, protection: s.Protection}
+	var err error
+	if k.record, err = newRecord(s.Record, now); err != nil {
+		return nil, fmt.Errorf("record key: %w", err)
 	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("create keys folder: %w", err)
+	if k.log, err = newLog(s.Checkpoint, origin); err != nil {
+		return nil, fmt.Errorf("checkpoint key: %w", err)
 	}
-	skey, err := loadKey(folder, LogKeyFile, func() ([]byte, error) {
-		skey, _, err := note.GenerateKey(rand.Reader, origin)
-		return []byte(skey + "\n"), err
-	})
-	if err != nil {
+	if s.PreviousRecord != nil {
+		if k.oldRecord, err = newRecord(s.PreviousRecord, now); err != nil {
+			return nil, fmt.Errorf("previous record key: %w", err)
+		}
+		if k.oldRecord.id == k.record.id {
+			return nil, errors.New("the previous record key is the record key itself: make a new one to hand over to")
+		}
+	}
+	if s.PreviousCheckpoint != nil {
+		if k.oldLog, err = newLog(s.PreviousCheckpoint, origin); err != nil {
+			return nil, fmt.Errorf("previous checkpoint key: %w", err)
+		}
+		if k.oldLog.id == k.log.id {
+			return nil, errors.New("the previous checkpoint key is the checkpoint key itself: make a new one to hand over to")
+		}
+	}
+	if _, err := k.Root().Verifier(); err != nil {
 		return nil, err
-	}
-	record, err := loadKey(folder, RecordKeyFile, func() ([]byte, error) { return newRecordKey(now) })
-	if err != nil {
-		return nil, err
-	}
-	k := &Keys{}
-	if err := k.parseLog(strings.TrimSpace(string(skey)), origin); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(folder, LogKeyFile), err)
-	}
-	if err := k.parseRecord(record); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(folder, RecordKeyFile), err)
-	}
-	if _, err := k.root.Verifier(); err != nil {
-		return nil, fmt.Errorf("keys in %s: %w", folder, err)
 	}
 	return k, nil
 }
 
-// loadKey reads a key file or makes it, whole and durable before it is used: a
-// key that is lost after it has signed makes its log unverifiable.
-func loadKey(folder, name string, generate func() ([]byte, error)) ([]byte, error) {
-	path := filepath.Join(folder, name)
-	b, err := readKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return b, err
+func newRecord(s RecordSigner, now time.Time) (*recordKey, error) {
+	own, isDated := s.(dated)
+	if isDated {
+		now = own.ValidFrom()
 	}
-	b, err = generate()
+	public, err := evidence.NewRecordKey(s.Public(), now)
 	if err != nil {
-		return nil, fmt.Errorf("generate %s: %w", name, err)
+		return nil, err
 	}
-	if err := writeKey(folder, path, b); err != nil {
-		return nil, fmt.Errorf("write key: %w", err)
-	}
-	return readKey(path)
+	id, pkix, err := evidence.PublicKeyID(s.Public())
+	return &recordKey{s, held{id, pkix}, public, isDated}, err
 }
 
-func readKey(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+func newLog(s CheckpointSigner, origin string) (*logKey, error) {
+	vkey, err := note.NewEd25519VerifierKey(origin, s.Public())
 	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
+		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("key %s is not a regular file", path)
-	}
-	if perm := info.Mode().Perm(); perm&0o037 != 0 {
-		return nil, fmt.Errorf("key %s has mode %04o and may be read by others: run chmod 600 %s", path, perm, path)
-	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("key %s cannot be read by uid %d: run chown %d %s: %w", path, os.Geteuid(), os.Geteuid(), path, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	return b, nil
+	id, pkix, err := evidence.PublicKeyID(s.Public())
+	return &logKey{s, held{id, pkix}, vkey}, err
 }
 
-func writeKey(folder, path string, b []byte) error {
-	f, err := os.CreateTemp(folder, ".new-*") // created with mode 0600
-	if err != nil {
-		return err
+// Root is what an auditor needs to verify a log that begins with these keys.
+// Of a log that exists, see [Log.Root].
+func (k *Keys) Root() evidence.Root {
+	record, log := k.record, k.log
+	if k.oldRecord != nil {
+		record = k.oldRecord
 	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		// Of two daemons that start at once both go on with the same key.
-		if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
-			err = nil
+	if k.oldLog != nil {
+		log = k.oldLog
+	}
+	return evidence.Root{
+		Schema: evidence.RootSchema, Origin: k.origin, LogKey: log.vkey,
+		RecordKeys: []evidence.RecordKey{record.public}, KeyProtection: k.protection,
+	}
+}
+
+// recordSigner is the key with this id, which the log says is in force.
+func (k *Keys) recordSigner(id string) (*recordKey, error) {
+	for _, key := range []*recordKey{k.record, k.oldRecord} {
+		if key != nil && key.id == id {
+			return key, nil
 		}
 	}
-	if err := errors.Join(err, os.Remove(f.Name())); err != nil {
-		return err
-	}
-	dir, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil, notHeld(runner.RecordKey, id, k.record.id)
 }
 
-func newRecordKey(now time.Time) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
+// checkpointSigner is the same for checkpoints.
+func (k *Keys) checkpointSigner(id string) (*logKey, error) {
+	for _, key := range []*logKey{k.log, k.oldLog} {
+		if key != nil && key.id == id {
+			return key, nil
+		}
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s%s\n", validFrom, now.UTC().Format(time.RFC3339Nano))
-	err = pem.Encode(&b, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return b.Bytes(), err
+	return nil, notHeld(runner.CheckpointKey, id, k.log.id)
 }
 
-func (k *Keys) parseLog(skey, origin string) error {
-	signer, err := note.NewSigner(skey)
-	if err != nil {
+func notHeld(use runner.KeyUse, wanted, given string) error {
+	return fmt.Errorf("the log is to be signed by key %s (%s), given is %s: "+
+		"give that key, or give it as the previous key to hand over from", wanted, use, given)
+}
+
+// check wants keys that can go on with a log that was read.
+func (k *Keys) check(v *evidence.Verifier) error {
+	_, err := k.recordSigner(v.InForce(runner.RecordKey))
+	_, logErr := k.checkpointSigner(v.InForce(runner.CheckpointKey))
+	if err := errors.Join(err, logErr); err != nil {
 		return err
 	}
-	if signer.Name() != origin {
-		return fmt.Errorf("the key is of log %q, configured is %q", signer.Name(), origin)
+	for use, id := range map[runner.KeyUse]string{runner.RecordKey: k.record.id, runner.CheckpointKey: k.log.id} {
+		if v.Retired(use, id) {
+			return fmt.Errorf("key %s (%s) has handed over in this log and may not come back: make a new key", id, use)
+		}
 	}
-	vkey, err := logVerifierKey(skey, origin)
-	if err != nil {
-		return err
-	}
-	k.log = signer
-	k.root = evidence.Root{Schema: evidence.RootSchema, Origin: origin, LogKey: vkey, KeyProtection: "file"}
 	return nil
 }
 
-func (k *Keys) parseRecord(b []byte) error {
-	line, _, _ := strings.Cut(string(b), "\n")
-	text, ok := strings.CutPrefix(line, validFrom)
-	if !ok {
-		return fmt.Errorf("the first line does not begin with %q", validFrom)
+// rotation is the next handover that the keys ask for, unless there is none.
+func (k *Keys) rotation(ctx context.Context, v *evidence.Verifier, at time.Time) (e runner.Rotated, due bool, err error) {
+	e = runner.Rotated{Origin: k.origin, SignedAt: at.Round(0).UTC()}
+	var signature []byte
+	switch {
+	case v.InForce(runner.RecordKey) != k.record.id:
+		e.Use, e.New, e.PublicKey = runner.RecordKey, k.record.id, hex.EncodeToString(k.record.pkix)
+		e.Old = v.InForce(e.Use)
+		signature, err = k.record.Sign(ctx, sha256.Sum256(evidence.RotationMessage(e)))
+	case v.InForce(runner.CheckpointKey) != k.log.id:
+		e.Use, e.New, e.PublicKey = runner.CheckpointKey, k.log.id, hex.EncodeToString(k.log.pkix)
+		e.Old = v.InForce(e.Use)
+		signature, err = k.log.Sign(ctx, evidence.RotationMessage(e))
+	default:
+		return e, false, nil
 	}
-	from, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return fmt.Errorf("the first line has no time: %w", err)
+		return e, false, fmt.Errorf("sign the handover to key %s: %w", e.New, err)
 	}
-	block, _ := pem.Decode(b)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return errors.New("no PEM block of type PRIVATE KEY")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return fmt.Errorf("parse private key: %w", err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return fmt.Errorf("the key is a %T, want ECDSA", parsed)
-	}
-	public, err := evidence.NewRecordKey(&key.PublicKey, from)
-	if err != nil {
-		return err
-	}
-	k.record, k.keyID = key, public.KeyID
-	k.root.RecordKeys = []evidence.RecordKey{public}
-	return nil
-}
-
-// Root is what an auditor needs to verify the log: the content of root.json.
-func (k *Keys) Root() evidence.Root { return k.root }
-
-// KeyID implements [evidence.Signer].
-func (k *Keys) KeyID() string { return k.keyID }
-
-// Sign implements [evidence.Signer].
-func (k *Keys) Sign(_ context.Context, digest [sha256.Size]byte) ([]byte, error) {
-	return ecdsa.SignASN1(rand.Reader, k.record, digest[:])
-}
-
-// logVerifierKey derives the vkey from a signer key, whose last part is the
-// algorithm's byte and the Ed25519 seed: https://c2sp.org/signed-note.
-func logVerifierKey(skey, origin string) (string, error) {
-	parts := strings.SplitN(skey, "+", 5)
-	if len(parts) != 5 {
-		return "", errors.New("the key is not a signer key of a signed note")
-	}
-	raw, err := base64.StdEncoding.DecodeString(parts[4])
-	if err != nil || len(raw) != 1+ed25519.SeedSize {
-		return "", errors.New("the key is not an Ed25519 signer key")
-	}
-	public, ok := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
-	if !ok {
-		return "", errors.New("the key has no Ed25519 public key")
-	}
-	return note.NewEd25519VerifierKey(origin, public)
+	e.Signature = hex.EncodeToString(signature)
+	return e, true, nil
 }

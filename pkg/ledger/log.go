@@ -36,11 +36,12 @@ type Options struct {
 // It keeps the hashes of the whole tree in memory, 64 bytes a record, and the
 // envelopes that the last, partial entry bundle of the view consists of.
 type Log struct {
-	store   Store
-	keys    *Keys
-	options Options
-	replay  *evidence.Replay
-	view    view
+	store    Store
+	keys     *Keys
+	options  Options
+	replay   *evidence.Replay
+	verifier *evidence.Verifier // the replay's: it knows which key is in force
+	view     view
 
 	// pending is the record that an append has begun and not acknowledged.
 	pending *pending
@@ -89,7 +90,14 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 	if err != nil {
 		return runner.Record{}, err
 	}
-	envelope, err := evidence.Sign(ctx, l.keys, payload)
+	if err := l.replay.Check(at, read); err != nil {
+		return runner.Record{}, err
+	}
+	signer, err := l.keys.recordSigner(l.verifier.InForce(runner.RecordKey))
+	if err != nil {
+		return runner.Record{}, err
+	}
+	envelope, err := evidence.Sign(ctx, signer, payload)
 	if err != nil {
 		return runner.Record{}, err
 	}
@@ -115,7 +123,9 @@ func (l *Log) settle(ctx context.Context) (runner.Record, error) {
 		if err := l.replay.Tree.Add(p.envelope); err != nil {
 			return runner.Record{}, err
 		}
-		l.replay.Chains.Add(p.record.Event, p.record.Digest)
+		if err := l.replay.Add(p.record); err != nil {
+			return runner.Record{}, err
+		}
 		l.view.add(p.envelope)
 		p.landed = true
 	}
@@ -149,7 +159,7 @@ func (l *Log) createSame(ctx context.Context, name string, data []byte) error {
 // is as good if it is valid for the same size and root.
 func (l *Log) checkpoint(ctx context.Context) error {
 	size := l.replay.Tree.Size()
-	signed, err := l.signCheckpoint(size)
+	signed, err := l.signCheckpoint(ctx, size)
 	if err != nil {
 		return err
 	}
@@ -172,26 +182,26 @@ func (l *Log) acceptCheckpoint(ctx context.Context, name string, ours []byte) ([
 	if err != nil || bytes.Equal(stored, ours) {
 		return stored, err
 	}
-	keys, err := l.keys.Root().Verifier()
+	want, err := l.verifier.Checkpoint(ours)
 	if err != nil {
 		return nil, err
 	}
-	want, err := keys.Checkpoint(ours)
-	if err != nil {
-		return nil, err
-	}
-	if got, err := keys.Checkpoint(stored); err != nil || got != want {
+	if got, err := l.verifier.Checkpoint(stored); err != nil || got != want {
 		return nil, l.fenceOff(name)
 	}
 	return stored, nil
 }
 
-func (l *Log) signCheckpoint(size uint64) ([]byte, error) {
+func (l *Log) signCheckpoint(ctx context.Context, size uint64) ([]byte, error) {
 	root, err := l.replay.Tree.Root(size)
 	if err != nil {
 		return nil, err
 	}
-	return evidence.SignCheckpoint(evidence.Checkpoint{Origin: l.keys.Root().Origin, Size: size, Root: root}, l.keys.log)
+	signer, err := l.keys.checkpointSigner(l.verifier.CheckpointKey(size))
+	if err != nil {
+		return nil, err
+	}
+	return evidence.SignCheckpoint(ctx, evidence.Checkpoint{Origin: l.keys.origin, Size: size, Root: root}, signer)
 }
 
 // Recover implements [supervisor.Ledger]. A record whose append failed is

@@ -32,9 +32,14 @@ func openLog(t testing.TB, s ledger.Store, keys *ledger.Keys) *ledger.Log {
 }
 
 func scriptFor(t testing.TB, log *ledger.Log) *runnertest.Script {
-	return runnertest.NewScript(
+	s := runnertest.NewScript(
 		func(at time.Time, e runner.Event) (runner.Record, error) { return log.Append(t.Context(), at, e) },
 		func(b []byte) (runner.Digest, error) { return log.PutBlob(t.Context(), b) })
+	var err error
+	if s.Root, err = log.Root().Encode(); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // tellStories writes an opened record and n completed jobs, and closes.

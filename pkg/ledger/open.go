@@ -24,15 +24,10 @@ func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, 
 	if err := runner.Validate(options.Recorder); err != nil {
 		return nil, nil, fmt.Errorf("open log: recorder: %w", err)
 	}
-	verifier, err := keys.Root().Verifier()
-	if err != nil {
-		return nil, nil, fmt.Errorf("open log: %w", err)
-	}
-	o := opening{
-		Log:      &Log{store: store, keys: keys, options: options, replay: evidence.NewReplay(verifier)},
-		verifier: verifier,
-	}
-	for _, step := range []func(context.Context) error{o.readView, o.readSegments, o.readCheckpoints, o.checkView} {
+	o := opening{Log: &Log{store: store, keys: keys, options: options}}
+	for _, step := range []func(context.Context) error{
+		o.begin, o.readView, o.readSegments, o.checkKeys, o.readCheckpoints, o.checkView,
+	} {
 		if err := step(ctx); err != nil {
 			return nil, nil, fmt.Errorf("open log: %w", err)
 		}
@@ -46,10 +41,22 @@ func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, 
 
 type opening struct {
 	*Log
-	verifier *evidence.Verifier
 	records  []runner.Record
 	ends     []uint64 // sizes at which a segment ends
 	viewHead evidence.Checkpoint
+}
+
+// begin stands at the first record, with the keys that the log began with.
+func (o *opening) begin(ctx context.Context) error {
+	root, err := o.genesis(ctx)
+	if err != nil {
+		return err
+	}
+	if o.verifier, err = root.Verifier(); err != nil {
+		return err
+	}
+	o.replay = evidence.NewReplay(o.verifier)
+	return nil
 }
 
 // readView finds out how far the view has come, before the segments are read,
@@ -63,7 +70,7 @@ func (o *opening) readView(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	cp, err := o.verifier.Checkpoint(b)
+	cp, err := o.viewCheckpoint(b)
 	if err != nil {
 		return nil // anybody can write there; it is published anew
 	}

@@ -63,7 +63,7 @@ func (l *Log) Close(ctx context.Context) error { return l.PublishView(ctx) }
 func (l *Log) publish(ctx context.Context, at time.Time) error {
 	size, head := l.Head()
 	if !l.view.begun {
-		empty, err := l.signCheckpoint(0)
+		empty, err := l.signCheckpoint(ctx, 0)
 		if err != nil {
 			return err
 		}

@@ -29,6 +29,8 @@ func (s *State) checkPlace(v verdict, e Event) error {
 	switch e := e.(type) {
 	case Opened, Heartbeat, Gap, Frozen, Unfrozen:
 		return nil
+	case Rotated:
+		return s.checkRotated(v, e)
 	case Offered:
 		return s.checkOffered(e)
 	case Authorized:

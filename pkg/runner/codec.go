@@ -37,6 +37,7 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindAnswered:   decode[Answered],
 	KindStray:      decode[Stray],
 	KindSwept:      decode[Swept],
+	KindRotated:    decode[Rotated],
 }
 
 func decode[E Event](b []byte) (Event, error) {

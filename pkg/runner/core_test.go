@@ -22,6 +22,7 @@ func everyEvent(t *testing.T) []runner.Event {
 	w := newWorld()
 	out := []runner.Event{
 		runner.Opened{Version: "v1", Instance: "pod-1", ConfigDigest: runner.DigestOf(nil), PolicyDigest: runner.DigestOf(nil), RootDigest: runner.DigestOf(nil)},
+		rotated(runner.RecordKey, "a", "b"),
 		runner.Heartbeat{OpenJobs: 1}, runner.Gap{Since: epoch, Until: epoch}, runner.Frozen{By: "cert:x", Reason: "CVE-1"},
 		runner.Unfrozen{By: "cert:x"}, w.denied("z", "no"), refused("r9", "", "no"), w.reported("z", "r9"),
 		runner.Retired{Runner: "r9", Cause: runner.CauseIdle}, runner.Cancelled{Job: "z", Repository: "org/app", RunID: 1},

@@ -76,8 +76,12 @@ type Opened struct {
 	Instance     string `json:"instance" pat:"word"`
 	ConfigDigest Digest `json:"configDigest" pat:"digest"`
 	PolicyDigest Digest `json:"policyDigest" pat:"digest"`
-	RootDigest   Digest `json:"rootDigest" pat:"digest"`
-	FIPS         bool   `json:"fips"`
+	// RootDigest is the blob that names the public keys of the log so far, so
+	// that an archived copy says by itself what verifies it.
+	RootDigest Digest `json:"rootDigest" pat:"digest"`
+	// FIPS says that Go's FIPS 140-3 module is in use, FIPSModule which version.
+	FIPS       bool   `json:"fips"`
+	FIPSModule string `json:"fipsModule,omitempty" pat:"word,opt"`
 }
 
 // Heartbeat says that the log was written to be seen alive: hourly, so that

@@ -146,6 +146,8 @@ type State struct {
 	// Frozen is the freeze in force, if any.
 	Frozen *Of[Frozen]
 	Opened *Of[Opened]
+	// Rotated is the newest handover of each kind of key.
+	Rotated map[KeyUse]*Of[Rotated]
 	// Size is the number of records folded, LastAt and Last the time and the
 	// digest of the newest.
 	Size   uint64
@@ -162,6 +164,7 @@ func NewState() *State {
 		Strays:  map[string]*Of[Stray]{},
 		Chains:  map[Chain]Head{},
 		Hosts:   map[string]Name{},
+		Rotated: map[KeyUse]*Of[Rotated]{},
 	}
 }
 
@@ -212,6 +215,8 @@ func (s *State) fold(rec Record) {
 	switch e := rec.Event.(type) {
 	case Opened:
 		s.Opened = of(rec, e)
+	case Rotated:
+		s.Rotated[e.Use] = of(rec, e)
 	case Heartbeat, Gap:
 	case Frozen:
 		s.Frozen = of(rec, e)

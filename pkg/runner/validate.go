@@ -33,6 +33,9 @@ var patterns = map[string]*regexp.Regexp{
 	"subject":  regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._:/@%=-]{0,255}\z`),
 	"gitver":   regexp.MustCompile(`\Av?[0-9][A-Za-z0-9.+_-]{0,63}\z`),
 	"path":     regexp.MustCompile(`\A[A-Za-z0-9.][A-Za-z0-9._/-]{0,199}\z`),
+	"keyid":    regexp.MustCompile(`\A[0-9a-f]{64}\z`),
+	"hex":      regexp.MustCompile(`\A([0-9a-f]{2}){1,256}\z`),
+	"origin":   regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,4}\z`),
 	"url":      regexp.MustCompile(`\Ahttps?://[A-Za-z0-9.:_/\[\]-]{1,200}\z`),
 }
 

@@ -90,10 +90,10 @@ func newMetrics(o Options) *metrics {
 			"Time from the end of a runner to its host being observed gone.", teardownBuckets())),
 		buildInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "runnerward_build_info", Help: "Always 1; the labels say what runs.",
-		}, []string{"version", "goversion", "fips"}),
+		}, []string{"version", "goversion", "fips", "fips_module"}),
 		gauges: newCollector(o),
 	}
-	m.buildInfo.WithLabelValues(o.Version, runtime.Version(), strconv.FormatBool(o.FIPS)).Set(1)
+	m.buildInfo.WithLabelValues(o.Version, runtime.Version(), strconv.FormatBool(o.FIPS.Enabled), o.FIPS.Module).Set(1)
 	return m
 }
 

@@ -21,7 +21,7 @@ func observed(t *testing.T, view supervisor.View) (*prometheus.Registry, *status
 	t.Helper()
 	src := &source{view: view}
 	reg := prometheus.NewRegistry()
-	s := status.New(status.Options{Source: src, Logger: zap.NewNop(), Registry: reg, Version: "v0.1.0", FIPS: true,
+	s := status.New(status.Options{Source: src, Logger: zap.NewNop(), Registry: reg, Version: "v0.1.0", FIPS: supervisor.FIPS{Module: "v1.0.0", Enabled: true},
 		Labels: status.Labels{Enterprise: "hipaa-ent", Organization: "hipaa-app-org", Name: "hipaa-prod", Namespace: "gha-runners"}})
 	return reg, s, src
 }

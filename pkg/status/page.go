@@ -60,7 +60,7 @@ type page struct {
 	Scope    string // which scale set
 	Style    template.CSS
 	Refresh  bool
-	FIPS     bool
+	FIPS     supervisor.FIPS
 	Version  string
 	Answer   string // "Yes", "No" or "Not now"
 	Headline string

@@ -53,7 +53,7 @@ type Options struct {
 	Labels Labels
 	// Version and FIPS go into runnerward_build_info and the page's footer.
 	Version string
-	FIPS    bool
+	FIPS    supervisor.FIPS
 	// Registry receives the metrics and is what /metrics shows. Nil makes one
 	// that also holds the Go runtime's and the process's metrics.
 	Registry *prometheus.Registry

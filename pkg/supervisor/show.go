@@ -130,7 +130,7 @@ func (s *Supervisor) publish() {
 func (s *Supervisor) publishLocked() {
 	now, st := time.Now(), s.state
 	v := View{
-		Version: s.Version, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
+		Version: s.Version, FIPS: s.FIPS, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
 		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
 		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}

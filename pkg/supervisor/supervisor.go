@@ -63,11 +63,15 @@ type Options struct {
 	NewName func() runner.Name
 
 	Version, Instance string
-	FIPS              bool
+	FIPS              FIPS
 	// Config is the configuration in effect and Root what verifies the log.
 	// Both are stored in the ledger and hold no secret.
 	Config, Root []byte
-	ServerURL    string // of GitHub, for links
+	// Rotation makes the next record by which a signing key of the log hands
+	// over to another at this time, nil when none is to be made. It is called
+	// at the start only, never concurrently with the ledger.
+	Rotation  func(ctx context.Context, at time.Time) (runner.Event, error)
+	ServerURL string // of GitHub, for links
 
 	Logger *zap.Logger
 	// OnRecord is told of every record after it is durable and folded, in
@@ -190,11 +194,20 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return err
 }
 
-// open records that this daemon writes from here on. It keeps trying while the
-// ledger is away: until then nothing else happens.
+// open records that this daemon writes from here on, and lets new keys take
+// over. It keeps trying while the ledger or the keys are away: until then
+// nothing else happens.
 func (s *Supervisor) open(ctx context.Context) error {
+	if err := s.insist(ctx, func() error { return s.recordOpened(ctx) }); err != nil {
+		return err
+	}
+	return s.insist(ctx, func() error { return s.rotate(ctx) })
+}
+
+// insist writes to the log until it succeeds or cannot.
+func (s *Supervisor) insist(ctx context.Context, write func() error) error {
 	for {
-		err := s.recordOpened(ctx)
+		err := write()
 		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
@@ -210,7 +223,7 @@ func (s *Supervisor) open(ctx context.Context) error {
 
 // recordOpened stores what is in effect from here on and then says so.
 func (s *Supervisor) recordOpened(ctx context.Context) error {
-	opened := runner.Opened{Version: s.Version, Instance: s.Instance, FIPS: s.FIPS}
+	opened := runner.Opened{Version: s.Version, Instance: s.Instance, FIPS: s.FIPS.Enabled, FIPSModule: s.FIPS.Module}
 	for _, document := range []struct {
 		content []byte
 		digest  *runner.Digest

@@ -10,6 +10,7 @@ import (
 type View struct {
 	Now       time.Time `json:"now"`
 	Version   string    `json:"version"`
+	FIPS      FIPS      `json:"fips"`
 	StartedAt time.Time `json:"startedAt"`
 	// LoopAt is when the supervisor last looked at its work.
 	LoopAt  time.Time     `json:"loopAt"`

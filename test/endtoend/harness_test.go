@@ -78,7 +78,12 @@ type options struct {
 	// documents are taken from the witnesses of hosts; required as configured.
 	documents         supervisor.Documents
 	documentsRequired bool
+	// rotation stands between the daemon and its keys.
+	rotation func(rotation) rotation
 }
+
+// rotation makes the next handover of a key.
+type rotation = func(context.Context, time.Time) (runner.Event, error)
 
 // bench is a world with a daemon in it.
 type bench struct {
@@ -236,6 +241,13 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	if err != nil {
 		return err
 	}
+	if opts.Root, err = d.log.Root().Encode(); err != nil {
+		return err
+	}
+	opts.Rotation = d.log.Rotation
+	if b.opts.rotation != nil {
+		opts.Rotation = b.opts.rotation(opts.Rotation)
+	}
 	if d.sup, err = supervisor.New(opts, records); err != nil {
 		return err
 	}
@@ -256,7 +268,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
 		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
-		Config: []byte("config"), Root: []byte("root"), ServerURL: gitHubURL, Logger: b.logger(),
+		Config: []byte("config"), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,

@@ -114,7 +114,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- range $key := $kept -}}
 {{- $path := dig "ledger" $key "" $c -}}
-{{- if not (hasPrefix "/var/lib/runnerward/" $path) -}}
+{{- $inKMS := and (eq $key "keysDir") (eq $path "") (ne "" (dig "ledger" "kms" "recordKey" "" $c)) -}}
+{{- if not (or $inKMS (hasPrefix "/var/lib/runnerward/" $path)) -}}
 {{- fail (printf "config.ledger.%s is %q, and only /var/lib/runnerward/ is kept and writable" $key $path) -}}
 {{- end -}}
 {{- end -}}

@@ -115,7 +115,11 @@ func (l logs) tell(t testing.TB, log *ledger.Log, job int) {
 		}
 		return d, err
 	})
-	s.State = l.state
+	root, err := log.Root().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Root, s.State = root, l.state
 	s.Now = runnertest.Start().Add(time.Duration(job) * time.Minute)
 	if err := errors.Join(s.Open(), s.Tell(runnertest.NewCast(job), runnertest.CompletedStory())); err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ type Script struct {
 	// Now is the time of the next record.
 	Now  time.Time
 	Step time.Duration
+	// Root is what verifies the log, for the record that opens it to name. Nil
+	// stands for one that nobody will verify anything by.
+	Root []byte
 
 	appendTo Append
 	putBlob  PutBlob
@@ -86,11 +89,16 @@ func (s *Script) Must(e runner.Event) error {
 // Open appends the record with which a daemon opens a log.
 func (s *Script) Open() error {
 	opened := runner.Opened{Version: "v0.1.0", Instance: "gha-runners/runnerward-0"}
-	for document, digest := range map[string]*runner.Digest{
-		"config": &opened.ConfigDigest, policyBundle: &opened.PolicyDigest, "root": &opened.RootDigest,
-	} {
+	root := s.Root
+	if root == nil {
+		root = []byte("root")
+	}
+	for _, document := range []struct {
+		content []byte
+		digest  *runner.Digest
+	}{{[]byte("config"), &opened.ConfigDigest}, {[]byte(policyBundle), &opened.PolicyDigest}, {root, &opened.RootDigest}} {
 		var err error
-		if *digest, err = s.putBlob([]byte(document)); err != nil {
+		if *document.digest, err = s.putBlob(document.content); err != nil {
 			return fmt.Errorf("store what is in effect: %w", err)
 		}
 	}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/pem"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/kms/kmstest"
+	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/runner/runnertest"
+)
+
+// ledgerIn is the configuration of a ledger in this folder with keys in files.
+func ledgerIn(dir string) *config.Config {
+	return &config.Config{Ledger: config.Ledger{
+		Dir: filepath.Join(dir, "ledger"), KeysDir: filepath.Join(dir, "keys"), RootFile: filepath.Join(dir, "root.json"),
+		Origin: "ledger.example.org/hipaa-prod/2026",
+	}}
+}
+
+// inKMS moves the keys of the configuration into this KMS, over TLS.
+func inKMS(t *testing.T, cfg *config.Config, service *kmstest.KMS, keys config.LedgerKMS) {
+	t.Helper()
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "a secret of the test")
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	server := httptest.NewTLSServer(service)
+	t.Cleanup(server.Close)
+	cfg.Hosts.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(cfg.Hosts.CAFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys.Endpoint = server.URL
+	cfg.Ledger.KeysDir, cfg.Ledger.KMS = "", keys
+}
+
+// begin opens the ledger and writes what a daemon writes first.
+func begin(t *testing.T, cfg *config.Config, n int) *daemon {
+	t.Helper()
+	d := &daemon{}
+	records, err := d.openLedger(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := runnertest.Start().AddDate(10, 0, n) // after every key was made
+	if len(records) > 0 {
+		at = records[len(records)-1].At
+	}
+	opened := runner.Opened{Version: "v1", Instance: "x"}
+	for document, digest := range map[string]*runner.Digest{
+		"config": &opened.ConfigDigest, "policy": &opened.PolicyDigest, string(d.root): &opened.RootDigest,
+	} {
+		if *digest, err = d.log.PutBlob(t.Context(), []byte(document)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := runner.Event(opened)
+	for e != nil {
+		if _, err := d.log.Append(t.Context(), at, e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind() == runner.KindRotated {
+			d.publishRoot(cfg, zap.NewNop())
+		}
+		if e, err = d.log.Rotation(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func readRoot(t *testing.T, cfg *config.Config) evidence.Root {
+	t.Helper()
+	b, err := os.ReadFile(cfg.Ledger.RootFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := evidence.ParseRoot(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// TestALedgerMovesFromFilesToKMS walks the way that docs/keys.md describes.
+func TestALedgerMovesFromFilesToKMS(t *testing.T) {
+	dir, service := t.TempDir(), kmstest.New()
+	cfg := ledgerIn(dir)
+	if err := begin(t, cfg, 0).close(); err != nil {
+		t.Fatal(err)
+	}
+	oldRoot := readRoot(t, cfg)
+
+	keys := config.LedgerKMS{RecordKey: service.Create(t, "ECC_NIST_P256"), CheckpointKey: service.Create(t, "ECC_NIST_EDWARDS25519")}
+	moving := keys
+	moving.PreviousKeysDir = filepath.Join(dir, "keys")
+	inKMS(t, cfg, service, moving)
+	if err := begin(t, cfg, 1).close(); err != nil {
+		t.Fatal(err)
+	}
+	newRoot := readRoot(t, cfg)
+	if len(newRoot.RecordKeys) != 2 || len(newRoot.NextLogKeys) != 1 || newRoot.KeyProtection != evidence.ProtectionKMS {
+		t.Errorf("root after the handover = %+v, want the keys of both kinds", newRoot)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	inKMS(t, cfg, service, keys)
+	if err := begin(t, cfg, 2).close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, root := range map[string]evidence.Root{"old": oldRoot, "new": newRoot} {
+		rep, err := evidence.Verify(os.DirFS(cfg.Ledger.Dir), root)
+		if err != nil || !rep.OK() || rep.Size != 5 {
+			t.Errorf("by the %s root: %v, %d records, findings %v, want 5 and none", name, err, rep.Size, rep.Findings)
+		}
+	}
+	inKMS(t, cfg, service, moving)
+	if _, err := openKeys(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "ledger.kms.previousKeysDir: ") {
+		t.Errorf("openKeys without the old folder = %v, want the key of the configuration named", err)
+	}
+}
+
+func TestAKeyInKMSThatWillNotDoEndsTheStart(t *testing.T) {
+	service := kmstest.New()
+	record, checkpoint := service.Create(t, "ECC_NIST_P256"), service.Create(t, "ECC_NIST_EDWARDS25519")
+	good := config.LedgerKMS{RecordKey: record, CheckpointKey: checkpoint}
+	for name, tc := range map[string]struct {
+		change func(*config.LedgerKMS)
+		state  kmstest.State
+		says   []string
+	}{
+		"the two mixed up": {func(k *config.LedgerKMS) { k.RecordKey, k.CheckpointKey = checkpoint, record }, kmstest.Enabled,
+			[]string{"ledger.kms.recordKey: ", "make one of spec ECC_NIST_P256"}},
+		"a checkpoint key that is none": {func(k *config.LedgerKMS) { k.CheckpointKey = service.Create(t, "ECC_NIST_P384") }, kmstest.Enabled,
+			[]string{"ledger.kms.checkpointKey: ", "make one of spec ECC_NIST_EDWARDS25519"}},
+		"a disabled key": {func(*config.LedgerKMS) {}, kmstest.Disabled, []string{"ledger.kms.recordKey: ", "enable it in KMS"}},
+		"a previous key that is none": {func(k *config.LedgerKMS) { k.PreviousRecordKey = checkpoint }, kmstest.Enabled,
+			[]string{"ledger.kms.previousRecordKey: ", "make one of spec ECC_NIST_P256"}},
+		"a previous checkpoint key that is none": {func(k *config.LedgerKMS) { k.PreviousCheckpointKey = record }, kmstest.Enabled,
+			[]string{"ledger.kms.previousCheckpointKey: ", "make one of spec ECC_NIST_EDWARDS25519"}},
+		"the same key before": {func(k *config.LedgerKMS) { k.PreviousRecordKey = record }, kmstest.Enabled, []string{"ledger.kms: ", "make a new one to hand over to"}},
+	} {
+		cfg, keys := ledgerIn(t.TempDir()), good
+		tc.change(&keys)
+		inKMS(t, cfg, service, keys)
+		service.Set(record, tc.state)
+		_, err := openKeys(t.Context(), cfg)
+		for _, says := range tc.says {
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: openKeys = %v, want it to say %q", name, err, says)
+			}
+		}
+		service.Set(record, kmstest.Enabled)
+	}
+	cfg := ledgerIn(t.TempDir())
+	inKMS(t, cfg, service, good)
+	service.Refuse("Sign", "AccessDeniedException")
+	if _, err := openKeys(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "has to allow kms:Sign") {
+		t.Errorf("openKeys without the right to sign = %v, want the permission named", err)
+	}
+}
+
+func TestVersionSaysWhichFIPSModuleRuns(t *testing.T) {
+	call(t, "version").want(t, exitOK, "runnerward ", "FIPS 140-3 module "+fips().Module+", "+map[bool]string{true: "on", false: "off"}[fips().Enabled])
+}
