@@ -15,12 +15,13 @@ import (
 // Open reads the log and goes on from its end. It checks signatures, order,
 // chains, the newest checkpoint and that no checkpoint but the last is
 // missing; the whole check is [evidence.Verify]'s. A last checkpoint that a
-// crash left unwritten is written now, and the view is completed. It returns
-// every record of the log.
+// crash left unwritten is written now, what waits in the spool is committed,
+// and the view is completed. It returns every record of the log.
 //
 // Opening does not fence another writer: the first append does.
 func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, []runner.Record, error) {
 	options.ViewEvery = cmp.Or(options.ViewEvery, DefaultViewEvery)
+	options.Patience = cmp.Or(options.Patience, DefaultPatience)
 	if err := runner.Validate(options.Recorder); err != nil {
 		return nil, nil, fmt.Errorf("open log: recorder: %w", err)
 	}
@@ -32,7 +33,7 @@ func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, 
 		Log:      &Log{store: store, keys: keys, options: options, replay: evidence.NewReplay(verifier)},
 		verifier: verifier,
 	}
-	for _, step := range []func(context.Context) error{o.readView, o.readSegments, o.readCheckpoints, o.checkView} {
+	for _, step := range []func(context.Context) error{o.readView, o.readSegments, o.readCheckpoints, o.checkView, o.readSpool} {
 		if err := step(ctx); err != nil {
 			return nil, nil, fmt.Errorf("open log: %w", err)
 		}
@@ -149,7 +150,7 @@ func (o *opening) readCheckpoints(ctx context.Context) error {
 		}
 	}
 	if unfinished {
-		return o.checkpoint(ctx)
+		return o.checkpoint(ctx, o.replay.Tree.Size())
 	}
 	return nil
 }

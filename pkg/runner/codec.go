@@ -37,6 +37,7 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindAnswered:   decode[Answered],
 	KindStray:      decode[Stray],
 	KindSwept:      decode[Swept],
+	KindSpooled:    decode[Spooled],
 }
 
 func decode[E Event](b []byte) (Event, error) {

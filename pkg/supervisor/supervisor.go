@@ -81,8 +81,13 @@ type Supervisor struct {
 	// with the caller's context.
 	turn  chan struct{}
 	state *runner.State
-	// unsure is set while an append failed and may or may not have happened.
+	// unsure is set while an append failed and may or may not have happened,
+	// and while records wait in the spool; then it is an ErrAway.
 	unsure error
+	// drainAt is when the store is asked again whether it takes what waits in
+	// the spool, drains how often it did not.
+	drainAt time.Time
+	drains  int
 
 	poke  chan struct{}
 	lanes *lanes
@@ -121,6 +126,9 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		if err := s.state.Apply(rec); err != nil {
 			return nil, fmt.Errorf("record %d of the ledger: %w", rec.Index, err)
 		}
+	}
+	if s.Ledger.Spool().Kept > 0 {
+		s.unsure = errUntold
 	}
 	s.hosts.Store(&[]HostView{})
 	s.looked.Store(&s.started)
@@ -186,7 +194,12 @@ func (s *Supervisor) open(ctx context.Context) error {
 		PolicyDigest: s.Policy.Digest(), FIPS: s.FIPS,
 	}
 	for {
-		err := s.record(ctx, opened)
+		// Opened is what fences another daemon: it counts only in the store, and
+		// until it is there nothing is ended either.
+		err := s.locked(ctx, func() error { return s.drain(ctx) })
+		if err == nil {
+			err = s.record(ctx, opened)
+		}
 		if err == nil || errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
