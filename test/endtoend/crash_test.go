@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 )
 
@@ -47,7 +48,12 @@ func TestCrashAtEveryOperation(t *testing.T) {
 // wrong on the way, empty if none did.
 func (b *bench) oneDeploy() string {
 	b.t.Helper()
-	deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+	return b.toItsEnd(b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol"))
+}
+
+// toItsEnd waits for the end of a deploy and says which operation went wrong.
+func (b *bench) toItsEnd(deploy simgithub.Run) string {
+	b.t.Helper()
 	b.poll("the deploy is sealed and every host is gone", 2*time.Hour, 20*time.Second, func() bool {
 		return b.sealed(deploy.JobID) != nil && b.quiet()
 	})

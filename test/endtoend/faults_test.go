@@ -39,11 +39,12 @@ type faults struct {
 	mu      sync.Mutex
 	at      int
 	flavour flavour
+	only    string
 	log     []string
 	fired   string
 	crash   func()
 	jits    []string // every JIT configuration that was made
-	// away makes the store refuse every write.
+	// away makes the store refuse everything.
 	away bool
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
@@ -65,9 +66,11 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 		return errDead
 	default:
 	}
-	n := len(f.log)
-	f.log = append(f.log, op)
-	spoil := n == f.at
+	n, counts := len(f.log), strings.HasPrefix(op, f.only)
+	if counts {
+		f.log = append(f.log, op)
+	}
+	spoil := counts && n == f.at
 	if spoil {
 		f.fired = op
 	}
@@ -85,6 +88,15 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 		return errDead
 	}
 	return fmt.Errorf("%s: %w", op, errInjected)
+}
+
+// errAway is what a store says that is away.
+var errAway = errors.New("503 Service Unavailable")
+
+func (f *faults) isAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
 }
 
 // setAway takes the store away, or brings it back.
@@ -106,17 +118,42 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
 	}
-	s.mu.Lock()
-	away := s.away
-	s.mu.Unlock()
-	if away {
-		return errInjected
+	if s.isAway() {
+		return errAway
 	}
 	return s.around(ctx, "create "+folder, func() error { return s.Store.Create(ctx, name, data) })
 }
 
+func (s faultyStore) Read(ctx context.Context, name string) ([]byte, error) {
+	if s.isAway() {
+		return nil, errAway
+	}
+	return s.Store.Read(ctx, name)
+}
+
+func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) {
+	if s.isAway() {
+		return nil, errAway
+	}
+	return s.Store.List(ctx, prefix)
+}
+
 func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
 	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+}
+
+// faultySpool spoils what is on the daemon's own disk.
+type faultySpool struct {
+	ledger.Spool
+	*faults
+}
+
+func (s faultySpool) Put(index uint64, envelope []byte) error {
+	return s.around(context.Background(), "spool put", func() error { return s.Spool.Put(index, envelope) })
+}
+
+func (s faultySpool) Remove(index uint64) error {
+	return s.around(context.Background(), "spool remove", func() error { return s.Spool.Remove(index) })
 }
 
 type faultyRegistrar struct {
