@@ -97,6 +97,7 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"another name of the release", "fullnameOverride=other", "config.cluster.admissionURL"},
 		{"another port", "ports.status=10444", "config.status.listen"},
 		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
+		{"spool that a restart loses", "config.ledger.spoolDir=/tmp/spool", "config.ledger.spoolDir"},
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},
 	} {

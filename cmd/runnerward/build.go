@@ -17,7 +17,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/admission"
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/config"
-	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -43,6 +42,7 @@ const (
 type daemon struct {
 	log        *ledger.Log
 	store      *ledger.Dir
+	spool      *ledger.SpoolDir // nil without one
 	cluster    *cluster.Cluster
 	supervisor *supervisor.Supervisor
 	admission  admission.Server
@@ -52,7 +52,7 @@ type daemon struct {
 func (d *daemon) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	return errors.Join(d.log.Close(ctx), d.store.Close())
+	return errors.Join(d.log.Close(ctx), d.store.Close(), d.closeSpool())
 }
 
 // build makes the parts in the order of their dependence: the policy and the
@@ -63,7 +63,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, failWith(exitUsage, err)
 	}
 	d := &daemon{}
-	records, err := d.openLedger(ctx, cfg)
+	records, err := d.openLedger(ctx, cfg, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	return d, nil
 }
 
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.Record, error) {
+func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, logger *zap.Logger) ([]runner.Record, error) {
 	keys, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, time.Now().UTC())
 	if err != nil {
 		return nil, fmt.Errorf("ledger.keysDir: %w", err)
@@ -112,10 +112,7 @@ func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.R
 	if d.store, err = ledger.OpenDir(cfg.Ledger.Dir); err != nil {
 		return nil, fmt.Errorf("ledger.dir: %w", err)
 	}
-	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, d.store, keys, ledger.Options{
-		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
-	})
+	records, err := d.openLog(ctx, cfg, d.store, keys, logger)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger.dir: %w", err), d.store.Close())
 	}

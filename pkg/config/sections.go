@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -243,7 +244,33 @@ func (v *validation) ledger() {
 		v.report("ledger.keysDir", "the same folder as ledger.dir", "keep keys apart from what is copied to auditors")
 	}
 	v.folder("ledger.keysDir", l.KeysDir, private)
+	v.spool(l)
 	v.folder("policy.dir", v.Policy.Dir, existing)
+}
+
+// spool wants a folder of its own: what an auditor copies and what signs is
+// neither, and a record that waits is not yet evidence.
+func (v *validation) spool(l Ledger) {
+	if l.SpoolDir == "" {
+		return
+	}
+	const key = "ledger.spoolDir"
+	v.shaped(key, l.SpoolDir, isAnyText)
+	if !filepath.IsAbs(l.SpoolDir) {
+		v.report(key, fmt.Sprintf("%.100q depends on where the daemon is started", l.SpoolDir), "give an absolute path")
+	}
+	for _, other := range []struct{ key, dir string }{{"ledger.dir", l.Dir}, {"ledger.keysDir", l.KeysDir}} {
+		if inside(l.SpoolDir, other.dir) || inside(other.dir, l.SpoolDir) {
+			v.report(key, "in one folder with "+other.key, "keep them apart, on a disk that outlives the daemon")
+		}
+	}
+	v.folder(key, l.SpoolDir, private)
+}
+
+// inside says that the path is the folder or under it.
+func inside(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return folder != "" && path != "" && err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 func (v *validation) endpoints() {

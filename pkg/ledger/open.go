@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // Open reads the log and goes on from its end. It checks signatures, order,
@@ -18,7 +19,9 @@ import (
 // crash left unwritten is written now, what waits in the spool is committed,
 // and the view is completed. It returns every record of the log.
 //
-// Opening does not fence another writer: the first append does.
+// Opening does not fence another writer: the first append does. An error is
+// [supervisor.ErrAway] when the store could not be asked, and trying again may
+// mend it.
 func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, []runner.Record, error) {
 	options.ViewEvery = cmp.Or(options.ViewEvery, DefaultViewEvery)
 	options.Patience = cmp.Or(options.Patience, DefaultPatience)
@@ -30,7 +33,7 @@ func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, 
 		return nil, nil, fmt.Errorf("open log: %w", err)
 	}
 	o := opening{
-		Log:      &Log{store: store, keys: keys, options: options, replay: evidence.NewReplay(verifier)},
+		Log:      &Log{store: telling{store}, keys: keys, options: options, replay: evidence.NewReplay(verifier)},
 		verifier: verifier,
 	}
 	for _, step := range []func(context.Context) error{o.readView, o.readSegments, o.readCheckpoints, o.checkView, o.readSpool} {
@@ -38,11 +41,36 @@ func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, 
 			return nil, nil, fmt.Errorf("open log: %w", err)
 		}
 	}
+	o.Log.store = store
 	if n := len(o.records); n > 0 {
 		o.Log.view.at = o.records[n-1].At
 	}
 	o.Log.keepViewError(o.Log.publish(ctx, o.Log.view.at))
 	return o.Log, o.records, nil
+}
+
+// telling tells failures of a store from what is wrong with a log.
+type telling struct{ Store }
+
+func (t telling) Create(ctx context.Context, name string, data []byte) error {
+	return asAway(t.Store.Create(ctx, name, data))
+}
+
+func (t telling) Read(ctx context.Context, name string) ([]byte, error) {
+	b, err := t.Store.Read(ctx, name)
+	return b, asAway(err)
+}
+
+func (t telling) List(ctx context.Context, prefix string) ([]string, error) {
+	names, err := t.Store.List(ctx, prefix)
+	return names, asAway(err)
+}
+
+func asAway(err error) error {
+	if err == nil || errors.Is(err, ErrExists) || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", supervisor.ErrAway, err)
 }
 
 type opening struct {

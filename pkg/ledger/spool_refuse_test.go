@@ -95,7 +95,7 @@ func TestASpoolThatIsNotWhatWasWrittenIsRefused(t *testing.T) {
 			first := a.log.Spool().First
 			damage.do(a.spool, first)
 			_, _, err := ledger.Open(t.Context(), a.mem, keys, spoolOptions(a.spool))
-			if err == nil || !strings.Contains(err.Error(), damage.says) || !strings.Contains(err.Error(), "move this record and those after it away") {
+			if err == nil || errors.Is(err, supervisor.ErrAway) || !strings.Contains(err.Error(), damage.says) || !strings.Contains(err.Error(), "move this record and those after it away") {
 				t.Errorf("Open = %v, want %q and how to mend it", err, damage.says)
 			}
 			if rep := wantClean(t, a.mem.FS(), keys); rep.Size != first {

@@ -346,7 +346,7 @@ func TestWithTheStoreAwayAtTheStartTheSpoolStaysAsItIs(t *testing.T) {
 	}
 	before := a.spool.Files()
 	_, _, err := ledger.Open(t.Context(), a.mem, a.keys, spoolOptions(a.spool))
-	if !errors.Is(err, errDown) || !strings.Contains(err.Error(), "3 records wait in the spool") {
+	if !errors.Is(err, supervisor.ErrAway) || !errors.Is(err, errDown) || !strings.Contains(err.Error(), "3 records wait in the spool") {
 		t.Errorf("Open = %v, want why, and what waits", err)
 	}
 	for index, b := range a.spool.Files() {
