@@ -2,12 +2,14 @@ package endtoend
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -46,6 +48,10 @@ type faults struct {
 	jits    []string // every JIT configuration that was made
 	// away makes the store refuse everything.
 	away bool
+	// trap takes the store away with the creation of a record of this kind,
+	// which takes effect or not.
+	trap        runner.Kind
+	trapApplied bool
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
 }
@@ -118,6 +124,14 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
 	}
+	if folder == "seg" && s.springs(data) {
+		if s.trapApplied {
+			if err := s.Store.Create(ctx, name, data); err != nil {
+				return err
+			}
+		}
+		return errAway
+	}
 	if s.isAway() {
 		return errAway
 	}
@@ -140,6 +154,30 @@ func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) 
 
 func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
 	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+}
+
+// springs says that this segment is the one that the store goes away with.
+func (f *faults) springs(segment []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.trap == "" || f.away || kindOf(segment) != f.trap {
+		return false
+	}
+	f.away, f.trap = true, ""
+	return true
+}
+
+// kindOf is the kind of the record in a segment.
+func kindOf(segment []byte) runner.Kind {
+	var envelope struct{ Payload []byte }
+	var statement evidence.Statement
+	if err := json.Unmarshal(segment[2:], &envelope); err != nil {
+		return ""
+	}
+	if err := json.Unmarshal(envelope.Payload, &statement); err != nil {
+		return ""
+	}
+	return statement.Predicate.Event
 }
 
 // faultySpool spoils what is on the daemon's own disk.

@@ -251,6 +251,68 @@ func TestSilenceWhileTheStoreIsAwayIsExplained(t *testing.T) {
 	})
 }
 
+// beginnings counts what may not happen on the strength of a record that is in
+// the spool only.
+type beginnings struct{ acknowledged, pods, registrations, connected, stepsRan int }
+
+func (b *bench) beginnings(job string) beginnings {
+	n := beginnings{acknowledged: b.acknowledged(), registrations: b.count("POST", "/generatejitconfig")}
+	for _, r := range b.world.GitHub.Requests() {
+		if r.Method == "POST" && strings.HasPrefix(r.Path, "/broker/") && strings.HasSuffix(r.Path, "session") {
+			n.connected++
+		}
+	}
+	for _, r := range b.world.Cluster.Requests() {
+		if r.Verb == "create" && r.Resource == "pods" {
+			n.pods++
+		}
+	}
+	if j, _ := b.world.GitHub.Job(job); j.StepsRan {
+		n.stepsRan++
+	}
+	return n
+}
+
+// TestNothingBeginsOnARecordInTheSpool: the store goes away with the very
+// record that lets something begin, which may have reached it or not. The
+// record goes into the spool; what it allows waits for the store, for longer
+// than any deadline that we alone could end, and then happens on the same host.
+func TestNothingBeginsOnARecordInTheSpool(t *testing.T) {
+	for _, kind := range []runner.Kind{runner.KindOffered, runner.KindAuthorized, runner.KindClaimed,
+		runner.KindBound, runner.KindReleased, runner.KindStarted} {
+		for _, applied := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, applied=%t", kind, applied), func(t *testing.T) {
+				run(t, options{at: -1, hosts: 3, spool: true}, func(t *testing.T, b *bench) {
+					b.faults.mu.Lock()
+					b.faults.trap, b.faults.trapApplied = kind, applied
+					b.faults.mu.Unlock()
+					deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+					b.poll("the store goes away", 20*time.Minute, 100*time.Millisecond, b.faults.isAway)
+					before := b.beginnings(deploy.JobID)
+					pause(t.Context(), 10*time.Minute)
+					if after := b.beginnings(deploy.JobID); after != before {
+						t.Errorf("begun while the record was in the spool: %+v, before %+v", after, before)
+					}
+					if v := b.view(); !v.Ledger.Away || v.Ledger.Spooled < 1 {
+						t.Errorf("the view says %+v, want a record in the spool", v.Ledger)
+					}
+					b.faults.setAway(false)
+					b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil && b.quiet() })
+					// A config whose release could not be recorded was never handed
+					// out: its runner ends, and another one is made.
+					want := 1
+					if kind == runner.KindReleased {
+						want = 2
+					}
+					if n := len(b.state().Runners); n != want {
+						t.Errorf("%d runners were made, want %d", n, want)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestTroubleAtEveryOperationOfTheSpool: a host ends while the store is away,
 // and one operation of the spool goes wrong, in each flavour.
 func TestTroubleAtEveryOperationOfTheSpool(t *testing.T) {
