@@ -192,8 +192,8 @@ func TestWhatWaitedIsCommittedInOrderWithTheVeryBytes(t *testing.T) {
 			t.Errorf("record %d is %s of %s, acknowledged was %s of %s", i, rec.Digest, rec.At, a.s.Records[i].Digest, a.s.Records[i].At)
 		}
 	}
-	if rep.State.Spooled == nil || rep.State.Spooled.Event.Count != 3 || len(rep.Records) != len(a.s.Records) {
-		t.Errorf("%d records with %+v, want %d and one that tells of three", len(rep.Records), rep.State.Spooled, len(a.s.Records))
+	if n := len(rep.State.Outages); n != 1 || rep.State.Outages[0].Event.Count != 3 || len(rep.Records) != len(a.s.Records) {
+		t.Errorf("%d records, %d of outages, want %d and one that tells of three", len(rep.Records), n, len(a.s.Records))
 	}
 }
 

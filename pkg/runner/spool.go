@@ -44,7 +44,7 @@ func (s *State) checkSpooled(v verdict, e Spooled) error {
 		return v.breaks(7, "spooled", "record %d is said to have been in the spool and is not in the log", e.Last)
 	case e.Until.Before(e.Since):
 		return v.breaks(7, "spooled", "spooled since %s until %s", stamp(e.Since), stamp(e.Until))
-	case s.Spooled != nil && e.First <= s.Spooled.Event.Last:
+	case len(s.Outages) > 0 && e.First <= s.Outages[len(s.Outages)-1].Event.Last:
 		return ErrRecorded
 	}
 	return nil
@@ -54,8 +54,8 @@ func (s *State) checkSpooled(v verdict, e Spooled) error {
 // at this time. While the log's store was away we could end none, so it does
 // not count: nobody loses a runner or a verdict to our outage.
 func (s *State) Answerable(since time.Time) time.Time {
-	if s.Spooled != nil && s.Spooled.Event.Until.After(since) {
-		return s.Spooled.Event.Until
+	if n := len(s.Outages); n > 0 && s.Outages[n-1].Event.Until.After(since) {
+		return s.Outages[n-1].Event.Until
 	}
 	return since
 }

@@ -142,8 +142,8 @@ type State struct {
 	// Frozen is the freeze in force, if any.
 	Frozen *Of[Frozen]
 	Opened *Of[Opened]
-	// Spooled tells of the last time that the log's store was away.
-	Spooled *Of[Spooled]
+	// Outages are the times that the log's store was away, oldest first.
+	Outages []Of[Spooled]
 	// Size is the number of records folded, LastAt and Last the time and the
 	// digest of the newest.
 	Size   uint64
@@ -216,7 +216,7 @@ func (s *State) fold(rec Record) {
 	case Unfrozen:
 		s.Frozen = nil
 	case Spooled:
-		s.Spooled = of(rec, e)
+		s.Outages = append(s.Outages, *of(rec, e))
 	case Offered:
 		// A job that was given back to the queue is offered, and decided, anew.
 		job := &Job{Offered: *of(rec, e)}
