@@ -94,6 +94,7 @@ func (s *Supervisor) tell(ctx context.Context) error {
 	if _, err := s.append(ctx, e); err != nil && !errors.Is(err, runner.ErrRecorded) {
 		return err
 	}
+	s.gate.restart()
 	s.Logger.Info("the log's store is back", zap.Int("spooled", kept.Kept), zap.Time("since", kept.Since))
 	return nil
 }

@@ -3,6 +3,7 @@ package endtoend
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
@@ -247,6 +249,49 @@ func TestSilenceWhileTheStoreIsAwayIsExplained(t *testing.T) {
 		want := []runner.Kind{runner.KindFrozen, runner.KindGap, runner.KindFrozen, runner.KindGap, runner.KindSpooled}
 		if !slices.Equal(kinds, want) {
 			t.Errorf("the log says %v, want %v", kinds, want)
+		}
+	})
+}
+
+// TestHookThatWaitedBeforeAnOutageIsNotRefusedAfterIt: GitHub does not answer
+// about the job when the store goes away, and a little longer than the store.
+func TestHookThatWaitedBeforeAnOutageIsNotRefusedAfterIt(t *testing.T) {
+	var give atomic.Bool
+	run(t, options{at: -1, spool: true, assign: func(_ string, idle []string) string {
+		if !give.Load() {
+			return ""
+		}
+		return idle[0]
+	}}, func(t *testing.T, b *bench) {
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 10*time.Second), "carol")
+		b.until("a runner waits", 10*time.Minute, func() bool { return b.phase(runner.KindReleased) != nil })
+		waits := b.phase(runner.KindReleased).Name()
+		b.world.GitHub.Inject(simgithub.Fault{
+			Kind: simgithub.FaultStatus, Method: http.MethodGet, Count: -1, Status: http.StatusBadGateway,
+			Path: fmt.Sprintf("/api/v3/repos/%s/%s/actions/runs/%d", world.Org, world.Repository, deploy.ID),
+		})
+		give.Store(true)
+		// GitHub's word that it started is on record too, so that no message is
+		// left whose loss would open another session: that gives hooks time anew.
+		b.until("its hook asks", 100*time.Second, func() bool {
+			j := b.state().Jobs[runner.JobID(deploy.JobID)]
+			return j != nil && j.Reported != nil
+		})
+		b.faults.setAway(true)
+		if err := b.daemon.sup.Freeze(t.Context(), "cert:oncall", "CVE-2026-0001"); err != nil {
+			t.Fatal(err)
+		}
+		pause(t.Context(), 30*time.Minute)
+		b.faults.setAway(false)
+		b.until("the store is back", 5*time.Minute, func() bool { return len(b.spooledRecords()) == 1 })
+		if err := b.daemon.sup.Unfreeze(t.Context(), "cert:oncall"); err != nil {
+			t.Fatal(err)
+		}
+		pause(t.Context(), time.Minute)
+		b.world.GitHub.ClearFaults()
+		b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil && b.quiet() })
+		if r := b.sealed(deploy.JobID); r.Name() != waits {
+			t.Errorf("the job ran on %s, its hook had waited on %s", r.Name(), waits)
 		}
 	})
 }
