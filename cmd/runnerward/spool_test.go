@@ -31,7 +31,7 @@ func TestAStoreThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	}{
 		"with a spool":             {filepath.Join(t.TempDir(), "spool"), 25 * time.Second, 30 * time.Second, nil},
 		"without one":              {"", 25 * time.Second, 0, errDown},
-		"told to end in the while": {filepath.Join(t.TempDir(), "spool"), time.Hour, time.Minute, errDown},
+		"told to end in the while": {filepath.Join(t.TempDir(), "spool"), time.Hour, 55 * time.Second, errDown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestAStoreThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 					}
 					return true, nil
 				})
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 55*time.Second)
 				defer cancel()
 				d := &daemon{}
 				_, err := d.openLog(ctx, &config.Config{Ledger: config.Ledger{SpoolDir: c.spool}}, store, keys, zap.NewNop())
