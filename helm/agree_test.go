@@ -109,6 +109,7 @@ func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 		{"another port", "ports.status=10444", "config.status.listen"},
 		{"a folder besides no bucket", "config.ledger.dir=", "config.ledger.dir"},
 		{"keys on a read-only root", "config.ledger.keysDir=/etc/keys", "config.ledger.keysDir"},
+		{"spool that a restart loses", "config.ledger.spoolDir=/tmp/spool", "config.ledger.spoolDir"},
 		{"another key file", "config.admission.keyFile=/etc/key", "config.admission.keyFile"},
 		{"another scale set", "scaleSet.name=other", "config.pool.name"},
 		{"a witness whose documents nobody verifies", "hostWitness.enabled=true,hostWitness.from[0].ipBlock.cidr=10.0.0.0/8", "config.hosts.identity.certificatesFile"},

@@ -45,6 +45,7 @@ type daemon struct {
 	closeStore func() error
 	// documents are in effect while this daemon runs.
 	documents  [][]byte
+	spool      *ledger.SpoolDir // nil without one
 	cluster    *cluster.Cluster
 	supervisor *supervisor.Supervisor
 	admission  admission.Server
@@ -54,7 +55,7 @@ type daemon struct {
 func (d *daemon) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	return errors.Join(d.log.Close(ctx), d.closeStore())
+	return errors.Join(d.log.Close(ctx), d.closeStore(), d.closeSpool())
 }
 
 // build makes the parts in the order of their dependence: the policy and the
@@ -69,7 +70,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, failWith(exitUsage, err)
 	}
 	d := &daemon{}
-	records, err := d.openLedger(ctx, cfg)
+	records, err := d.openLedger(ctx, cfg, logger)
 	if err != nil {
 		return nil, err
 	}

@@ -21,22 +21,15 @@ import (
 )
 
 // openLedger opens the log and publishes its root.
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config) ([]runner.Record, error) {
+func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, logger *zap.Logger) ([]runner.Record, error) {
 	keys, err := openKeys(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	store, closeStore, err := openStore(ctx, cfg)
+	open := func(ctx context.Context) (ledger.Store, func() error, error) { return openStore(ctx, cfg) }
+	records, err := d.openLog(ctx, cfg, open, keys, logger)
 	if err != nil {
-		return nil, err
-	}
-	d.closeStore = closeStore
-	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, store, keys, ledger.Options{
-		Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()},
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ledger: %w", err), closeStore())
+		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	if d.root, err = d.log.Root().Encode(); err == nil {
 		err = writeRoot(cfg.Ledger.RootFile, d.root)

@@ -46,7 +46,7 @@ func inKMS(t *testing.T, cfg *config.Config, service *kmstest.KMS, keys config.L
 func begin(t *testing.T, cfg *config.Config, n int) *daemon {
 	t.Helper()
 	d := &daemon{}
-	records, err := d.openLedger(t.Context(), cfg)
+	records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
@@ -157,7 +159,7 @@ func TestTheDaemonGoesOnInABucketAndKeepsWhatIsInEffect(t *testing.T) {
 	until := ledger.RetainUntil(time.Now().AddDate(3, 0, 0), c.at.SlackDays)
 	d := &daemon{documents: [][]byte{[]byte("configuration"), []byte("policy"), []byte("root")}}
 	for starts := range 3 {
-		records, err := d.openLedger(t.Context(), cfg)
+		records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
 		if err != nil || len(records) != starts {
 			t.Fatalf("start %d: %d records, %v, want one of each start before", starts, len(records), err)
 		}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/aws/smithy-go"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/config"
@@ -12,6 +14,7 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/ledger/s3store"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 const (
@@ -40,9 +43,19 @@ func openStore(ctx context.Context, cfg *config.Config) (store ledger.Store, clo
 		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
 	}
 	if err := s.Check(ctx); err != nil {
+		if unanswered(err) {
+			err = fmt.Errorf("%w: %w", supervisor.ErrAway, err)
+		}
 		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
 	}
 	return s, func() error { return nil }, nil
+}
+
+// unanswered says that a call to AWS came to nothing that waiting does not mend.
+func unanswered(err error) bool {
+	_, called := errors.AsType[*smithy.OperationError](err)
+	api, answered := errors.AsType[smithy.APIError](err)
+	return called && (!answered || api.ErrorFault() == smithy.FaultServer)
 }
 
 // s3Place says where S3 answers.

@@ -231,6 +231,9 @@ type Ledger struct {
 	RootFile string `yaml:"rootFile"`
 	// Origin names the log for all time, like runnerward.example.com/prod.
 	Origin string `yaml:"origin"`
+	// SpoolDir keeps signed records of endings while the log's store cannot be
+	// written. Empty means that they wait in memory.
+	SpoolDir string `yaml:"spoolDir"`
 }
 
 // S3 is a bucket with Object Lock, and one without for the view.

@@ -92,6 +92,6 @@ func (v *validation) folder(key, path string, n folderNeed) {
 	case !info.IsDir():
 		v.report(key, fmt.Sprintf("%s is not a folder", path), "give a folder")
 	case n == private && info.Mode().Perm()&0o027 != 0:
-		v.report(key, fmt.Sprintf("%s has mode %#o: others may read the keys", path, info.Mode().Perm()), "chmod 0700 "+path)
+		v.report(key, fmt.Sprintf("%s has mode %#o: others may read what is in it", path, info.Mode().Perm()), "chmod 0700 "+path)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func onDisk(t *testing.T) (text, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	text = strings.NewReplacer("/etc/runnerward", dir, "/var/lib/runnerward", dir).Replace(example(t))
+	text = strings.NewReplacer("/etc/runnerward", dir, "/var/lib/runnerward", dir, `spoolDir: ""`, "spoolDir: "+dir+"/spool").Replace(example(t))
 	for _, name := range []string{"github-app.pem", "admission/tls.crt", "admission/tls.key", "status/tls.crt", "status/tls.key", "status/clients.crt"} {
 		write(t, filepath.Join(dir, name), "x", 0o400)
 	}
@@ -53,6 +53,8 @@ func TestTheFilesThatAreNamedAreLookedAt(t *testing.T) {
 		}, []string{"status.clientCAFile: ", "not a regular file"}},
 		"the keys are open": {func(dir string) error { return os.Mkdir(filepath.Join(dir, "keys"), 0o755) },
 			[]string{"ledger.keysDir: ", "has mode 0755"}},
+		"the spool is a file": {func(dir string) error { return os.WriteFile(filepath.Join(dir, "spool"), nil, 0o600) },
+			[]string{"ledger.spoolDir: ", "is not a folder"}},
 		"two at once": {func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "admission/tls.key")), os.Remove(filepath.Join(dir, "admission/tls.crt")))
 		}, []string{"admission.certFile: ", "admission.keyFile: "}},

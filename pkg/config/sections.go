@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -276,6 +277,7 @@ func (v *validation) ledger() {
 		v.shaped("ledger.dir", l.Dir, isAnyText)
 	}
 	v.ledgerKeys()
+	v.spool(l)
 	v.shaped("ledger.rootFile", l.RootFile, isAnyText)
 	v.shaped("ledger.origin", l.Origin, isOrigin)
 	v.folder("policy.dir", v.Policy.Dir, existing)
@@ -361,6 +363,34 @@ func (v *validation) s3() {
 	}
 	v.readable("ledger.s3.caFile", s.CAFile, optional)
 	v.between("ledger.s3.slackDays", s.SlackDays, 7, 366)
+}
+
+// spool wants a folder of its own: what an auditor copies and what signs is
+// neither, and a record that waits is not yet evidence.
+func (v *validation) spool(l Ledger) {
+	const key = "ledger.spoolDir"
+	if l.SpoolDir == "" {
+		if l.S3.Bucket != "" {
+			v.report(key, "missing", "give a folder on this machine's own disk, where records of ending hosts wait while S3 is away")
+		}
+		return
+	}
+	v.shaped(key, l.SpoolDir, isAnyText)
+	if !filepath.IsAbs(l.SpoolDir) {
+		v.report(key, fmt.Sprintf("%.100q depends on where the daemon is started", l.SpoolDir), "give an absolute path")
+	}
+	for _, other := range []struct{ key, dir string }{{"ledger.dir", l.Dir}, {"ledger.keysDir", l.KeysDir}} {
+		if inside(l.SpoolDir, other.dir) || inside(other.dir, l.SpoolDir) {
+			v.report(key, "in one folder with "+other.key, "keep them apart, on a disk that outlives the daemon")
+		}
+	}
+	v.folder(key, l.SpoolDir, private)
+}
+
+// inside says that the path is the folder or under it.
+func inside(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return folder != "" && path != "" && err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 func (v *validation) endpoints() {

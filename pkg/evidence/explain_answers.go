@@ -208,8 +208,23 @@ func (t *teller) course(job *runner.Job, r *runner.Runner) Answer {
 	if r != nil {
 		courseOfRunner(&f, r)
 	}
+	t.outages(&f)
 	slices.SortStableFunc(f.list, func(a, b Fact) int { return cmp.Compare(a.Record, b.Record) })
 	return f.answer(askCourse)
+}
+
+// outages says of which records the time is the daemon's word alone: while the
+// log's store was away nobody else can have seen them.
+func (t *teller) outages(f *facts) {
+	said := map[uint64]bool{}
+	for _, fact := range slices.Clone(f.list) {
+		for _, o := range t.state.Outages {
+			if fact.Record >= o.Event.First && fact.Record <= o.Event.Last && !said[fact.Record] {
+				said[fact.Record] = true
+				f.add(fact.Record, "kept on the daemon's disk until", "%s", when(o.Event.Until))
+			}
+		}
+	}
 }
 
 func courseOfJob(f *facts, job *runner.Job) {

@@ -3,6 +3,7 @@ package evidence_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,39 @@ func wantText(t *testing.T, text string, want ...string) {
 		if !strings.Contains(flat, w) {
 			t.Errorf("explanation lacks %q:\n%s", w, text)
 		}
+	}
+}
+
+func TestAnExplanationSaysWhichRecordsWaitedForTheStore(t *testing.T) {
+	f := newForge(t)
+	s, c := f.script(), runnertest.NewCast(0)
+	story := runnertest.CompletedStory()
+	if err := s.Tell(c, story[:len(story)-1]); err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(len(s.Records))
+	e := runner.Spooled{First: n - 2, Last: n - 1, Count: 2, Since: s.Records[n-2].At, Until: s.Now}
+	if err := s.Must(e); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tell(c, []runner.Kind{runner.KindSealed}); err != nil {
+		t.Fatal(err)
+	}
+	rep := verify(t, f.publish().files, f.root)
+	if !rep.OK() {
+		t.Fatalf("findings = %v", rep.Findings)
+	}
+	x, _ := explain(t, rep, string(c.Runner))
+	var records []uint64
+	for _, answer := range x.Stories[0].Answers {
+		for _, fact := range answer.Facts {
+			if fact.Name == "kept on the daemon's disk until" {
+				records = append(records, fact.Record)
+			}
+		}
+	}
+	if !slices.Equal(records, []uint64{n - 2, n - 1}) {
+		t.Errorf("said to have waited: records %v, want %d and %d, once each", records, n-2, n-1)
 	}
 }
 

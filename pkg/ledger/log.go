@@ -28,6 +28,11 @@ type Options struct {
 	// ViewEvery is the least time between two publications of the view,
 	// measured by the times of records; zero means [DefaultViewEvery].
 	ViewEvery time.Duration
+	// Spool keeps records while the store cannot be written; nil means that
+	// they wait in memory. Patience is how long a record may take to reach the
+	// store before it goes there; zero means [DefaultPatience].
+	Spool    Spool
+	Patience time.Duration
 }
 
 // Log is the append-only log. Append, Recover, PublishView and Close must not
@@ -53,6 +58,12 @@ type Log struct {
 	size    uint64
 	head    []byte // the newest checkpoint
 	viewErr error
+	// queue are the records that are in the spool and not in the store, oldest
+	// first; kept are those whose files are still there. Only the one caller of
+	// Append and Recover changes them, and may read them without the lock.
+	queue   []*pending
+	kept    []kept
+	problem error // why the store could not be written the last time
 }
 
 // pending is an append under way. The envelope is signed once: ECDSA would
@@ -61,17 +72,25 @@ type pending struct {
 	record   runner.Record
 	envelope []byte
 	segment  []byte
-	landed   bool // the segment is durable and ours; tree and chains hold it
+	added    bool // tree and chains hold it
+	landed   bool // the segment is durable and ours
 }
 
+func segmentOf(envelope []byte) []byte { return evidence.AppendEntry(nil, envelope) }
+
 // Append implements [supervisor.Ledger]: segment, then checkpoint, then the
-// acknowledgement. A failure to publish the view does not fail it.
+// acknowledgement. A failure to publish the view does not fail it. A record of
+// a kind that is [runner.Spoolable] is acknowledged from the spool while the
+// store is away; others then fail with ErrAway and leave nothing behind.
 func (l *Log) Append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error) {
 	if err := l.fence(); err != nil {
 		return runner.Record{}, err
 	}
-	if l.unsettled {
+	switch {
+	case l.unsettled:
 		return runner.Record{}, errUnsettled
+	case len(l.queue) > 0 && !runner.Spoolable(e.Kind()):
+		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), supervisor.ErrAway)
 	}
 	l.unsettled = true
 	rec, err := l.append(ctx, at, e)
@@ -79,7 +98,7 @@ func (l *Log) Append(ctx context.Context, at time.Time, e runner.Event) (runner.
 		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), err)
 	}
 	l.unsettled = false
-	if l.view.due(rec.At, l.options.ViewEvery) {
+	if len(l.queue) == 0 && l.view.due(rec.At, l.options.ViewEvery) {
 		l.keepViewError(l.publish(ctx, rec.At))
 	}
 	return rec, nil
@@ -106,35 +125,67 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 			Index: l.replay.Tree.Size(), Digest: runner.DigestOf(envelope), At: at.Round(0).UTC(), Event: read,
 		},
 		envelope: envelope,
-		segment:  evidence.AppendEntry(nil, envelope),
+		segment:  segmentOf(envelope),
 	}
-	return l.settle(ctx)
+	if len(l.queue) > 0 {
+		return l.keep(nil) // order: nothing overtakes what waits
+	}
+	rec, err := l.settle(ctx)
+	if err == nil || !runner.Spoolable(e.Kind()) || !l.away(ctx, err) {
+		return rec, err
+	}
+	rec, spoolErr := l.keep(err)
+	if spoolErr != nil {
+		return rec, errors.Join(err, spoolErr)
+	}
+	return rec, nil
 }
 
 // settle brings the pending record to its end from wherever it stopped. It may
 // be called again after any failure.
 func (l *Log) settle(ctx context.Context) (runner.Record, error) {
 	p := l.pending
-	if !p.landed {
-		// The commit point. After a crash from here on the record stands.
-		if err := l.createSame(ctx, evidence.SegmentName(p.record.Index), p.segment); err != nil {
-			return runner.Record{}, err
-		}
-		if err := l.replay.Tree.Add(p.envelope); err != nil {
-			return runner.Record{}, err
-		}
-		if err := l.replay.Add(p.record); err != nil {
-			return runner.Record{}, err
-		}
-		l.view.add(p.envelope)
-		p.landed = true
-	}
-	// Never before the segment is durable, so that no fork is ever signed.
-	if err := l.checkpoint(ctx); err != nil {
+	ctx, cancel := l.patient(ctx)
+	defer cancel()
+	if err := l.commit(ctx, p); err != nil {
 		return runner.Record{}, err
 	}
 	l.pending = nil
+	l.told(p.record.Event)
 	return p.record, nil
+}
+
+// commit makes a record part of the stored log. It may be called again after
+// any failure, and by a later process with the bytes of the spool.
+func (l *Log) commit(ctx context.Context, p *pending) error {
+	if !p.landed {
+		// The commit point. After a crash from here on the record stands.
+		if err := l.createSame(ctx, evidence.SegmentName(p.record.Index), p.segment); err != nil {
+			return err
+		}
+		p.landed = true
+	}
+	if err := l.add(p); err != nil {
+		return err
+	}
+	// Never before the segment is durable, so that no fork is ever signed.
+	return l.checkpoint(ctx, p.record.Index+1)
+}
+
+// add takes a record into the tree, the chains and the view, once.
+func (l *Log) add(p *pending) error {
+	if p.added {
+		return nil
+	}
+	if err := l.replay.Tree.Add(p.envelope); err != nil {
+		return err
+	}
+	if err := l.replay.Add(p.record); err != nil {
+		return err
+	}
+	l.view.add(p.envelope)
+	p.added = true
+	return nil
 }
 
 // createSame creates an object or finds that it is there with these very
@@ -155,10 +206,9 @@ func (l *Log) createSame(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// checkpoint signs the tree as it stands. A stored checkpoint with other bytes
+// checkpoint signs the tree of this size. A stored checkpoint with other bytes
 // is as good if it is valid for the same size and root.
-func (l *Log) checkpoint(ctx context.Context) error {
-	size := l.replay.Tree.Size()
+func (l *Log) checkpoint(ctx context.Context, size uint64) error {
 	signed, err := l.signCheckpoint(ctx, size)
 	if err != nil {
 		return err
@@ -201,30 +251,62 @@ func (l *Log) signCheckpoint(ctx context.Context, size uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return evidence.SignCheckpoint(ctx, evidence.Checkpoint{Origin: l.keys.origin, Size: size, Root: root}, signer)
+	signed, err := evidence.SignCheckpoint(ctx, evidence.Checkpoint{Origin: l.keys.origin, Size: size, Root: root}, signer)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errKeys, err)
+	}
+	return signed, nil
 }
+
+// errKeys says that the keys cannot sign at this time. It is not the store that
+// is away then, and what cannot be signed cannot be kept in a spool either.
+var errKeys = errors.New("the log's signing keys are away")
 
 // Recover implements [supervisor.Ledger]. A record whose append failed is
 // brought to its end with the bytes that were signed then, whether they had
 // reached the store or not: a request that timed out may still arrive, and
-// only its own bytes can take its place without a conflict.
+// only its own bytes can take its place without a conflict. What waits in the
+// spool is committed before it; if that cannot be, it goes there itself.
 func (l *Log) Recover(ctx context.Context) ([]runner.Record, error) {
 	if err := l.fence(); err != nil {
 		return nil, err
 	}
-	if l.pending == nil {
-		if err := l.foreign(ctx); err != nil {
-			return nil, fmt.Errorf("recover: %w", err)
-		}
+	records, err := l.recover(ctx)
+	if err == nil || errors.Is(err, supervisor.ErrAway) {
 		l.unsettled = false
-		return nil, nil
 	}
-	rec, err := l.settle(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("recover: %w", err)
+		return records, fmt.Errorf("recover: %w", err)
 	}
-	l.unsettled = false
-	return []runner.Record{rec}, nil
+	return records, nil
+}
+
+func (l *Log) recover(ctx context.Context) ([]runner.Record, error) {
+	if l.pending == nil && len(l.queue) == 0 {
+		return nil, l.foreign(ctx)
+	}
+	err := l.drain(ctx)
+	if l.pending == nil {
+		if err != nil && l.away(ctx, err) {
+			err = fmt.Errorf("%w: %w", supervisor.ErrAway, err)
+		}
+		return nil, err
+	}
+	var rec runner.Record
+	if err == nil {
+		rec, err = l.settle(ctx)
+	}
+	switch {
+	case err == nil:
+		return []runner.Record{rec}, nil
+	case !l.away(ctx, err):
+		return nil, err
+	}
+	rec, spoolErr := l.keep(err)
+	if spoolErr != nil {
+		return nil, errors.Join(err, spoolErr)
+	}
+	return []runner.Record{rec}, fmt.Errorf("%w: %w", supervisor.ErrAway, err)
 }
 
 // foreign looks for a record at our next place, which we did not write.
@@ -297,5 +379,9 @@ func (l *Log) fenceOff(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fenced = fmt.Errorf("%s is not what this writer wrote: %w", name, supervisor.ErrFenced)
+	if n := len(l.queue); n > 0 {
+		l.fenced = fmt.Errorf("%d records from %d on lost their place in the log and are in the spool %s: keep that folder "+
+			"for the auditor and move it away before the next start: %w", n, l.queue[0].record.Index, l.options.Spool.Where(), l.fenced)
+	}
 	return l.fenced
 }

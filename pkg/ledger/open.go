@@ -10,33 +10,62 @@ import (
 
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // Open reads the log and goes on from its end. It checks signatures, order,
 // chains, the newest checkpoint and that no checkpoint but the last is
 // missing; the whole check is [evidence.Verify]'s. A last checkpoint that a
-// crash left unwritten is written now, and the view is completed. It returns
-// every record of the log.
+// crash left unwritten is written now, what waits in the spool is committed,
+// and the view is completed. It returns every record of the log.
 //
-// Opening does not fence another writer: the first append does.
+// Opening does not fence another writer: the first append does. An error is
+// [supervisor.ErrAway] when the store could not be asked, and trying again may
+// mend it.
 func Open(ctx context.Context, store Store, keys *Keys, options Options) (*Log, []runner.Record, error) {
 	options.ViewEvery = cmp.Or(options.ViewEvery, DefaultViewEvery)
+	options.Patience = cmp.Or(options.Patience, DefaultPatience)
 	if err := runner.Validate(options.Recorder); err != nil {
 		return nil, nil, fmt.Errorf("open log: recorder: %w", err)
 	}
-	o := opening{Log: &Log{store: store, keys: keys, options: options}}
+	o := opening{Log: &Log{store: telling{store}, keys: keys, options: options}}
 	for _, step := range []func(context.Context) error{
-		o.begin, o.readView, o.readSegments, o.checkKeys, o.readCheckpoints, o.checkView,
+		o.begin, o.readView, o.readSegments, o.checkKeys, o.readCheckpoints, o.checkView, o.readSpool,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, nil, fmt.Errorf("open log: %w", err)
 		}
 	}
+	o.Log.store = store
 	if n := len(o.records); n > 0 {
 		o.Log.view.at = o.records[n-1].At
 	}
 	o.Log.keepViewError(o.Log.publish(ctx, o.Log.view.at))
 	return o.Log, o.records, nil
+}
+
+// telling tells failures of a store from what is wrong with a log.
+type telling struct{ Store }
+
+func (t telling) Create(ctx context.Context, name string, data []byte) error {
+	return asAway(t.Store.Create(ctx, name, data))
+}
+
+func (t telling) Read(ctx context.Context, name string) ([]byte, error) {
+	b, err := t.Store.Read(ctx, name)
+	return b, asAway(err)
+}
+
+func (t telling) List(ctx context.Context, prefix string) ([]string, error) {
+	names, err := t.Store.List(ctx, prefix)
+	return names, asAway(err)
+}
+
+func asAway(err error) error {
+	if err == nil || errors.Is(err, ErrExists) || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", supervisor.ErrAway, err)
 }
 
 type opening struct {
@@ -156,7 +185,7 @@ func (o *opening) readCheckpoints(ctx context.Context) error {
 		}
 	}
 	if unfinished {
-		return o.checkpoint(ctx)
+		return o.checkpoint(ctx, o.replay.Tree.Size())
 	}
 	return nil
 }

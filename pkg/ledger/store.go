@@ -4,6 +4,8 @@
 // can win: that is the fence between two daemons. Its checkpoint follows, and
 // only then is the record acknowledged. The view (checkpoint and tiles for
 // readers of tlog-tiles) is derived from the log, mutable, and never trusted.
+// While the store cannot be written, records that end something wait in a
+// [Spool], with the bytes and the place that they will have in the log.
 //
 //	seg/<first record>        framed envelopes     commit point, create-once
 //	checkpoints/<size>        signed note          create-once

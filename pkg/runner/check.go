@@ -57,6 +57,8 @@ func (s *State) checkPlace(v verdict, e Event) error {
 		return s.checkStray(v, e)
 	case Swept:
 		return s.checkSwept(e)
+	case Spooled:
+		return s.checkSpooled(v, e)
 	}
 	return s.checkRunner(v, e)
 }

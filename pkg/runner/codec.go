@@ -38,6 +38,7 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindStray:      decode[Stray],
 	KindSwept:      decode[Swept],
 	KindRotated:    decode[Rotated],
+	KindSpooled:    decode[Spooled],
 }
 
 func decode[E Event](b []byte) (Event, error) {

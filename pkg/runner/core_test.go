@@ -24,6 +24,7 @@ func everyEvent(t *testing.T) []runner.Event {
 		runner.Opened{Version: "v1", Instance: "pod-1", ConfigDigest: runner.DigestOf(nil), PolicyDigest: runner.DigestOf(nil), RootDigest: runner.DigestOf(nil)},
 		rotated(runner.RecordKey, "a", "b"),
 		runner.Heartbeat{OpenJobs: 1}, runner.Gap{Since: epoch, Until: epoch}, runner.Frozen{By: "cert:x", Reason: "CVE-1"},
+		runner.Spooled{Count: 1, Since: epoch, Until: epoch},
 		runner.Unfrozen{By: "cert:x"}, w.denied("z", "no"), refused("r9", "", "no"), w.reported("z", "r9"),
 		runner.Retired{Runner: "r9", Cause: runner.CauseIdle}, runner.Cancelled{Job: "z", Repository: "org/app", RunID: 1},
 		runner.Ending{Runner: "r9", InstanceID: "i-0123456789abcdef0", State: "shutting-down"},

@@ -153,11 +153,11 @@ func (p *planner) runner(r *Runner) {
 	case r.Started != nil:
 		p.retireOr(r, p.due(r.Started.At, p.lim.JobTTL), CauseJobDeadline, TaskWatch)
 	case r.Released != nil:
-		p.retireOr(r, p.due(r.Released.At, p.lim.IdleTTL), CauseIdle, TaskWatch)
+		p.retireOr(r, p.due(p.Answerable(r.Released.At), p.lim.IdleTTL), CauseIdle, TaskWatch)
 	case r.Bound != nil:
-		p.retireOr(r, p.due(r.Bound.At, p.lim.ReleaseBy), CauseNeverReleased, TaskWatch)
+		p.retireOr(r, p.due(p.Answerable(r.Bound.At), p.lim.ReleaseBy), CauseNeverReleased, TaskWatch)
 	default:
-		p.retireOr(r, p.due(r.Claimed.At, p.lim.BindBy), CauseNeverBound, TaskLaunch)
+		p.retireOr(r, p.due(p.Answerable(r.Claimed.At), p.lim.BindBy), CauseNeverBound, TaskLaunch)
 	}
 }
 
@@ -202,13 +202,13 @@ func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
 func (p *planner) seal(r *Runner) {
 	if p.mustCancel(r) {
 		p.add(Task{Kind: TaskCancel, Runner: r.Name()})
-		if !p.due(r.Terminated.At, p.lim.ConcludeGrace) {
+		if !p.due(p.Answerable(r.Terminated.At), p.lim.ConcludeGrace) {
 			return
 		}
 	}
 	if r.Started != nil {
 		job := p.Jobs[r.Started.Event.Job]
-		if job.Concluded == nil && !p.due(r.Terminated.At, p.lim.ConcludeGrace) {
+		if job.Concluded == nil && !p.due(p.Answerable(r.Terminated.At), p.lim.ConcludeGrace) {
 			return
 		}
 	}
@@ -235,7 +235,7 @@ func (p *planner) job(id JobID, j *Job) {
 			p.add(Task{Kind: TaskCancel, Job: id, Force: true})
 		}
 	case j.Authorized == nil:
-		switch late := p.due(j.Undecided, p.lim.DecideBy); {
+		switch late := p.due(p.Answerable(j.Undecided), p.lim.DecideBy); {
 		case p.Frozen != nil:
 		case late:
 			p.add(Task{Kind: TaskDeny, Job: id})
@@ -315,7 +315,7 @@ func b2i(b bool) int {
 func (p *planner) surplus() {
 	for _, name := range sortedKeys(p.Runners) {
 		r := p.Runners[name]
-		if !r.idle() || r.Released == nil || !p.due(r.Released.At, p.lim.SurplusGrace) {
+		if !r.idle() || r.Released == nil || !p.due(p.Answerable(r.Released.At), p.lim.SurplusGrace) {
 			continue
 		}
 		if p.reportedOn(name) != nil || p.undecided() {

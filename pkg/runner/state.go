@@ -148,6 +148,8 @@ type State struct {
 	Opened *Of[Opened]
 	// Rotated is the newest handover of each kind of key.
 	Rotated map[KeyUse]*Of[Rotated]
+	// Outages are the times that the log's store was away, oldest first.
+	Outages []Of[Spooled]
 	// Size is the number of records folded, LastAt and Last the time and the
 	// digest of the newest.
 	Size   uint64
@@ -222,6 +224,8 @@ func (s *State) fold(rec Record) {
 		s.Frozen = of(rec, e)
 	case Unfrozen:
 		s.Frozen = nil
+	case Spooled:
+		s.Outages = append(s.Outages, *of(rec, e))
 	case Offered:
 		// A job that was given back to the queue is offered, and decided, anew.
 		job := &Job{Offered: *of(rec, e), Undecided: rec.At}

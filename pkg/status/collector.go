@@ -22,6 +22,7 @@ type collector struct {
 	jobs, runners, hosts, overdue              *prometheus.Desc
 	lastPoll, session                          *prometheus.Desc
 	ledgerSize, ledgerLast, ledgerFailing      *prometheus.Desc
+	ledgerAway, ledgerSpooled                  *prometheus.Desc
 
 	github githubGauges
 }
@@ -61,6 +62,8 @@ func newCollector(o Options) *collector {
 		ledgerSize:    own("ledger_size", "Records in the ledger."),
 		ledgerLast:    own("ledger_last_append_timestamp_seconds", "When the last record was made; 0 if there is none."),
 		ledgerFailing: own("ledger_failing", "Whether the ledger's last operation failed."),
+		ledgerAway:    own("ledger_store_away", "Whether the ledger's store cannot be written and records wait in the spool."),
+		ledgerSpooled: own("ledger_spooled_records", "Records that wait in the spool for the ledger's store."),
 
 		github: newGitHubGauges(),
 	}
@@ -71,7 +74,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.assigned, c.running, c.registered, c.busy, c.idle, c.minimum, c.maximum, c.desired,
 		c.ready, c.leader, c.frozen, c.canDeploy, c.capacity, c.jobs, c.runners, c.hosts, c.overdue,
-		c.lastPoll, c.session, c.ledgerSize, c.ledgerLast, c.ledgerFailing,
+		c.lastPoll, c.session, c.ledgerSize, c.ledgerLast, c.ledgerFailing, c.ledgerAway, c.ledgerSpooled,
 	} {
 		ch <- d
 	}
@@ -104,6 +107,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	set(c.ledgerSize, float64(view.Ledger.Size))
 	set(c.ledgerLast, unixSeconds(view.Ledger.LastAt))
 	set(c.ledgerFailing, b2f(view.Ledger.LastError != ""))
+	set(c.ledgerAway, b2f(view.Ledger.Away))
+	set(c.ledgerSpooled, float64(view.Ledger.Spooled))
 	c.population(view, set)
 	c.github.collect(view, ch, set)
 }

@@ -138,6 +138,26 @@ runnerward_teardown_overdue 1
 	}
 }
 
+func TestMetricsOfAnOutageOfTheLedgersStore(t *testing.T) {
+	view := healthy()
+	reg, _, src := observed(t, view)
+	const names = `
+# HELP runnerward_ledger_spooled_records Records that wait in the spool for the ledger's store.
+# TYPE runnerward_ledger_spooled_records gauge
+runnerward_ledger_spooled_records %d
+# HELP runnerward_ledger_store_away Whether the ledger's store cannot be written and records wait in the spool.
+# TYPE runnerward_ledger_store_away gauge
+runnerward_ledger_store_away %d
+`
+	for _, c := range []struct{ spooled, away int }{{0, 0}, {7, 1}} {
+		src.view.Ledger.Spooled, src.view.Ledger.Away = c.spooled, c.away == 1
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(names, c.spooled, c.away)),
+			"runnerward_ledger_spooled_records", "runnerward_ledger_store_away"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestGitHubMetrics(t *testing.T) {
 	reg, _, _ := observed(t, busy())
 	const want = `

@@ -80,8 +80,11 @@ func (s *Supervisor) taskRetire(ctx context.Context, name runner.Name, cause run
 	}
 	polite := cause == runner.CauseIdle || cause == runner.CauseSurplus
 	if polite && r.Released != nil {
+		late, lateErr := s.late(ctx, r)
+		if lateErr != nil {
+			return false, lateErr
+		}
 		err := s.deregister(ctx, name)
-		late := time.Since(r.Released.At) > s.Limits.IdleTTL+s.Limits.HookGrace
 		switch {
 		case err == nil:
 		case late && errors.Is(err, ErrJobStillRunning):

@@ -82,6 +82,14 @@ func (g *gates) waitingSince(name runner.Name, now time.Time) time.Time {
 	return g.since[name]
 }
 
+// restart lets the time of every hook that waits begin anew: nobody could
+// answer it.
+func (g *gates) restart() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.since)
+}
+
 // ask remembers that the runner's hook asked to start a job.
 func (g *gates) ask(name runner.Name, now time.Time) {
 	g.mu.Lock()

@@ -70,6 +70,9 @@ func (s *Supervisor) Claim(ctx context.Context, name runner.Name, podToken strin
 	case r.Bound != nil && r.Bound.Event.PodUID != pod.PodUID:
 		return ClaimAnswer{}, fmt.Errorf("%w: another pod is bound", ErrConflict)
 	}
+	if err := s.sure(ctx); err != nil {
+		return ClaimAnswer{}, err
+	}
 	fresh := r.Bound == nil
 	if fresh {
 		if err := s.bind(ctx, r, pod); err != nil {
@@ -152,6 +155,10 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 	}
 	if _, ended := r.Ended(); ended {
 		return StartAnswer{Verdict: StartRefused, Reasons: []string{reasonRunnerOver}}, nil
+	}
+	if err := s.sure(ctx); err != nil {
+		s.Logger.Warn("a job waits at the start gate", zap.String("runner", string(name)), zap.Error(err))
+		return StartAnswer{Verdict: StartPending}, nil
 	}
 	if jobToken == "" {
 		return s.refuseUnnamed(ctx, r, reasonNoToken)

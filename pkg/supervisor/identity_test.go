@@ -40,6 +40,9 @@ type queue struct{ supervisor.Queue }
 
 func (queue) Health() supervisor.QueueHealth { return supervisor.QueueHealth{} }
 
+// Spool implements supervisor.Ledger: nothing waits.
+func (noLedger) Spool() supervisor.Spool { return supervisor.Spool{} }
+
 // Ports that a witness's question must not touch: a call of one panics.
 type (
 	noLedger    struct{ supervisor.Ledger }

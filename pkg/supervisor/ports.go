@@ -33,6 +33,9 @@ var (
 	ErrUnreadable = errors.New("some of it cannot be understood")
 	// ErrFenced: another writer owns the log. The daemon must end at once.
 	ErrFenced = errors.New("another writer appended to the log")
+	// ErrAway: the log's store cannot be written, and what may be recorded
+	// meanwhile waits in the spool.
+	ErrAway = errors.New("the log's store is away")
 )
 
 // Ledger is the append-only log.
@@ -40,15 +43,34 @@ type Ledger interface {
 	// Append makes the event durable and write-once, then returns its record.
 	// On any error the event may or may not be in the log: the caller must
 	// not append again before [Ledger.Recover] has said which. It returns
-	// ErrFenced when another writer holds the place; that is final.
-	// It must not be called concurrently.
+	// ErrFenced when another writer holds the place; that is final. With a
+	// spool, a record of a kind that is [runner.Spoolable] is returned when it
+	// is durable on local disk; see Spool for whether it is. Others then fail
+	// with ErrAway and are not in the log. It must not be called concurrently.
 	Append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error)
 	// Recover returns the records that are durable beyond those that Append
 	// or Recover returned before, and finishes what a crash left half done.
+	// With ErrAway it returns those that are durable in the spool: order and
+	// digests are final, but nothing may begin on the strength of them.
 	Recover(ctx context.Context) ([]runner.Record, error)
+	// Spool says what is durable on local disk only. It never waits and is
+	// safe for concurrent use.
+	Spool() Spool
 	// PutBlob stores an attachment under its digest, durably. Storing the
 	// same bytes again is not an error.
 	PutBlob(ctx context.Context, b []byte) (runner.Digest, error)
+}
+
+// Spool is what the log keeps on local disk while its store is away.
+type Spool struct {
+	// Waiting is how many records are not in the store yet, Problem why.
+	Waiting int
+	Problem error
+	// Kept is how many records no [runner.Spooled] has told of yet, First and
+	// Last are their indexes, Since is the time of the first.
+	Kept        int
+	First, Last uint64
+	Since       time.Time
 }
 
 // Message is what GitHub's queue said at once. Events are in the order in

@@ -52,12 +52,16 @@ func (s *Supervisor) record(ctx context.Context, e runner.Event) error {
 func (s *Supervisor) recordFrom(ctx context.Context, build func(*runner.State) (runner.Event, error)) (rec runner.Record, err error) {
 	err = s.locked(ctx, func() error {
 		defer s.publishLocked()
-		if err := s.recover(ctx); err != nil {
-			return err
+		away := s.recover(ctx)
+		if away != nil && !errors.Is(away, ErrAway) {
+			return away
 		}
 		e, err := build(s.state)
 		if err != nil {
 			return err
+		}
+		if away != nil && !runner.Spoolable(e.Kind()) {
+			return away
 		}
 		if err := s.explainSilence(ctx, e); err != nil {
 			return err
@@ -95,6 +99,7 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 		s.lost(err)
 		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), err)
 	}
+	s.noteAway()
 	return rec, s.fold(rec)
 }
 
@@ -138,22 +143,33 @@ func (s *Supervisor) lost(err error) {
 	}
 }
 
-// recover finds out what became of an append whose answer was an error.
+// recover finds out what became of an append whose answer was an error. While
+// records wait in the spool it does not ask the store: the settle loop does.
 func (s *Supervisor) recover(ctx context.Context) error {
-	if s.unsure == nil {
-		return nil
+	if s.unsure == nil || errors.Is(s.unsure, ErrAway) {
+		return s.unsure
 	}
+	return s.mend(ctx)
+}
+
+// mend brings the log and the state in step, and what waits in the spool into
+// the store.
+func (s *Supervisor) mend(ctx context.Context) error {
 	records, err := s.Ledger.Recover(ctx)
-	if err != nil {
-		s.lost(err)
-		return fmt.Errorf("recover the log: %w", err)
-	}
 	for _, rec := range records {
 		if err := s.fold(rec); err != nil {
 			return err
 		}
 	}
+	if err != nil {
+		s.lost(err)
+		return fmt.Errorf("recover the log: %w", err)
+	}
 	s.unsure = nil
+	if err := s.tell(ctx); err != nil {
+		s.lost(err)
+		return fmt.Errorf("recover the log: %w", err)
+	}
 	return nil
 }
 

@@ -24,7 +24,7 @@ func (s *Supervisor) settle(ctx context.Context) error {
 	defer running.Wait()
 	rounds := s.rounds()
 	for ctx.Err() == nil {
-		if err := s.heartbeat(ctx); err != nil && ctx.Err() == nil {
+		if err := s.heartbeat(ctx); err != nil && !errors.Is(err, ErrAway) && ctx.Err() == nil {
 			s.Logger.Error("cannot write a heartbeat", zap.Error(err))
 		}
 		tasks, next, err := s.plan(ctx)
@@ -87,15 +87,13 @@ const (
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
 	err = s.locked(ctx, func() error {
 		bounded, cancel := context.WithTimeout(ctx, s.CallTimeout)
-		away := s.recover(bounded)
+		away := s.drain(bounded)
 		cancel()
 		tasks, next = s.state.Next(time.Now(), s.Limits)
 		if away != nil {
-			// Nothing new may begin, and what was begun must end: pods of ended
-			// runners are deleted, and hosts whose teardown is on record are
-			// ended and watched; only the record of their end has to wait.
+			// Nothing new may begin, and what was begun must end.
 			s.Logger.Error("the log is away; only ending what is to end", zap.Error(away))
-			tasks = slices.DeleteFunc(tasks, func(t runner.Task) bool { return t.Kind != runner.TaskTeardown })
+			tasks = slices.DeleteFunc(tasks, func(t runner.Task) bool { return !goesOn(t, errors.Is(away, ErrAway)) })
 		}
 		s.looked.Store(new(time.Now()))
 		s.publishLocked()

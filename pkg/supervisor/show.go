@@ -134,9 +134,7 @@ func (s *Supervisor) publishLocked() {
 		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
 		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}
-	if s.unsure != nil {
-		v.Ledger.LastError = s.unsure.Error()
-	}
+	s.showAway(&v.Ledger)
 	if st.Frozen != nil {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}

@@ -89,8 +89,13 @@ type Supervisor struct {
 	// with the caller's context.
 	turn  chan struct{}
 	state *runner.State
-	// unsure is set while an append failed and may or may not have happened.
+	// unsure is set while an append failed and may or may not have happened,
+	// and while records wait in the spool; then it is an ErrAway.
 	unsure error
+	// drainAt is when the store is asked again whether it takes what waits in
+	// the spool, drains how often it did not.
+	drainAt time.Time
+	drains  int
 
 	poke  chan struct{}
 	lanes *lanes
@@ -134,6 +139,9 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		if err := s.state.Apply(rec); err != nil {
 			return nil, fmt.Errorf("record %d of the ledger: %w", rec.Index, err)
 		}
+	}
+	if s.Ledger.Spool().Kept > 0 {
+		s.unsure = errUntold
 	}
 	s.hosts.Store(&[]HostView{})
 	s.looked.Store(&s.started)
@@ -198,7 +206,15 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // over. It keeps trying while the ledger or the keys are away: until then
 // nothing else happens.
 func (s *Supervisor) open(ctx context.Context) error {
-	if err := s.insist(ctx, func() error { return s.recordOpened(ctx) }); err != nil {
+	err := s.insist(ctx, func() error {
+		// Opened is what fences another daemon: it counts only in the store, and
+		// until it is there nothing is ended either.
+		if err := s.locked(ctx, func() error { return s.drain(ctx) }); err != nil {
+			return err
+		}
+		return s.recordOpened(ctx)
+	})
+	if err != nil {
 		return err
 	}
 	return s.insist(ctx, func() error { return s.rotate(ctx) })

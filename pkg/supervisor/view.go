@@ -81,6 +81,12 @@ type LedgerView struct {
 	Head      string    `json:"head"` // digest of the newest record
 	LastAt    time.Time `json:"lastAt"`
 	LastError string    `json:"lastError,omitempty"`
+	// Away says that the log's store cannot be written; Spooled records, the
+	// first of them made at SpooledSince, wait on the daemon's own disk. They
+	// count in Size.
+	Away         bool      `json:"away,omitempty"`
+	Spooled      int       `json:"spooled"`
+	SpooledSince time.Time `json:"spooledSince,omitzero"`
 }
 
 // JobView is a job for a reader. Finished jobs stay until they are older than

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 )
 
@@ -13,17 +14,26 @@ import (
 // operation goes wrong, in each flavour: it fails without effect, it takes
 // effect and is reported failed, and the daemon dies before or after it. Every
 // time the deploy must succeed, every host must be seen gone, every runner
-// must be sealed, and the ledger must verify.
+// must be sealed, and the ledger must verify. A crash is the same with a spool
+// and without one; a store that fails is not.
 func TestCrashAtEveryOperation(t *testing.T) {
+	type kind struct {
+		flavour
+		spool bool
+	}
+	kinds := []kind{{flavours[0], true}, {flavours[1], true}}
 	for _, f := range flavours {
-		t.Run(f.name, func(t *testing.T) {
+		kinds = append(kinds, kind{f, false})
+	}
+	for _, f := range kinds {
+		t.Run(fmt.Sprintf("%s, spool=%t", f.name, f.spool), func(t *testing.T) {
 			t.Parallel()
 			operations := 0
 			// One more operation goes wrong until a life has no such operation.
 			for at := 0; ; at++ {
 				fired := ""
 				ok := t.Run(fmt.Sprint(at), func(t *testing.T) {
-					run(t, options{at: at, flavour: f, hosts: 3}, func(t *testing.T, b *bench) {
+					run(t, options{at: at, flavour: f.flavour, hosts: 3, spool: f.spool}, func(t *testing.T, b *bench) {
 						fired = b.oneDeploy()
 					})
 				})
@@ -47,7 +57,12 @@ func TestCrashAtEveryOperation(t *testing.T) {
 // wrong on the way, empty if none did.
 func (b *bench) oneDeploy() string {
 	b.t.Helper()
-	deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+	return b.toItsEnd(b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol"))
+}
+
+// toItsEnd waits for the end of a deploy and says which operation went wrong.
+func (b *bench) toItsEnd(deploy simgithub.Run) string {
+	b.t.Helper()
 	b.poll("the deploy is sealed and every host is gone", 2*time.Hour, 20*time.Second, func() bool {
 		return b.sealed(deploy.JobID) != nil && b.quiet()
 	})

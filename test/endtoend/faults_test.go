@@ -2,12 +2,14 @@ package endtoend
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -39,14 +41,19 @@ type faults struct {
 	mu      sync.Mutex
 	at      int
 	flavour flavour
+	only    string
 	log     []string
 	fired   string
 	crash   func()
 	jits    []string // every JIT configuration that was made
-	// away makes the store refuse every write.
+	// away makes the store refuse everything.
 	away bool
 	// panics counts down the calls of an operation that end in a panic.
 	panics map[string]int
+	// trap takes the store away with the creation of a record of this kind,
+	// which takes effect or not.
+	trap        runner.Kind
+	trapApplied bool
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
 }
@@ -67,9 +74,11 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 		return errDead
 	default:
 	}
-	n := len(f.log)
-	f.log = append(f.log, op)
-	spoil := n == f.at
+	n, counts := len(f.log), strings.HasPrefix(op, f.only)
+	if counts {
+		f.log = append(f.log, op)
+	}
+	spoil := counts && n == f.at
 	if spoil {
 		f.fired = op
 	}
@@ -96,6 +105,15 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 	return fmt.Errorf("%s: %w", op, errInjected)
 }
 
+// errAway is what a store says that is away.
+var errAway = errors.New("503 Service Unavailable")
+
+func (f *faults) isAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
+}
+
 // setAway takes the store away, or brings it back.
 func (f *faults) setAway(away bool) {
 	f.mu.Lock()
@@ -115,17 +133,74 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
 	}
-	s.mu.Lock()
-	away := s.away
-	s.mu.Unlock()
-	if away {
-		return errInjected
+	if folder == "seg" && s.springs(data) {
+		if s.trapApplied {
+			if err := s.Store.Create(ctx, name, data); err != nil {
+				return err
+			}
+		}
+		return errAway
+	}
+	if s.isAway() {
+		return errAway
 	}
 	return s.around(ctx, "create "+folder, func() error { return s.Store.Create(ctx, name, data) })
 }
 
+func (s faultyStore) Read(ctx context.Context, name string) ([]byte, error) {
+	if s.isAway() {
+		return nil, errAway
+	}
+	return s.Store.Read(ctx, name)
+}
+
+func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) {
+	if s.isAway() {
+		return nil, errAway
+	}
+	return s.Store.List(ctx, prefix)
+}
+
 func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
 	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+}
+
+// springs says that this segment is the one that the store goes away with.
+func (f *faults) springs(segment []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.trap == "" || f.away || kindOf(segment) != f.trap {
+		return false
+	}
+	f.away, f.trap = true, ""
+	return true
+}
+
+// kindOf is the kind of the record in a segment.
+func kindOf(segment []byte) runner.Kind {
+	var envelope struct{ Payload []byte }
+	var statement evidence.Statement
+	if err := json.Unmarshal(segment[2:], &envelope); err != nil {
+		return ""
+	}
+	if err := json.Unmarshal(envelope.Payload, &statement); err != nil {
+		return ""
+	}
+	return statement.Predicate.Event
+}
+
+// faultySpool spoils what is on the daemon's own disk.
+type faultySpool struct {
+	ledger.Spool
+	*faults
+}
+
+func (s faultySpool) Put(index uint64, envelope []byte) error {
+	return s.around(context.Background(), "spool put", func() error { return s.Spool.Put(index, envelope) })
+}
+
+func (s faultySpool) Remove(index uint64) error {
+	return s.around(context.Background(), "spool remove", func() error { return s.Spool.Remove(index) })
 }
 
 type faultyRegistrar struct {

@@ -70,6 +70,8 @@ type options struct {
 	ghes      bool
 	at        int // which operation goes wrong, -1 for none
 	flavour   flavour
+	only      string // the first letters of the operations that are counted
+	spool     bool   // the log has one
 	limits    func(*runner.Limits)
 	pool      func(*runner.Pool)
 	hosts     int
@@ -123,7 +125,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}, heard: map[string]bool{}}
-		b.faults = &faults{at: opts.at, flavour: opts.flavour, crash: b.crash}
+		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash}
 		ctx, cancel := context.WithCancel(t.Context())
 		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
 		b.world, err = world.New(world.Options{
@@ -230,10 +232,17 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 		return err
 	}
 	defer d.store.Close()
+	logOpts := ledger.Options{Recorder: evidence.Recorder{ID: "https://runnerward.test", Version: "test"}}
+	if b.opts.spool {
+		spool, err := ledger.OpenSpoolDir(b.dir + "/spool")
+		if err != nil {
+			return err
+		}
+		defer spool.Close()
+		logOpts.Spool = faultySpool{spool, b.faults}
+	}
 	var records []runner.Record
-	d.log, records, err = ledger.Open(ctx, faultyStore{d.store, b.faults}, keys, ledger.Options{
-		Recorder: evidence.Recorder{ID: "https://runnerward.test", Version: "test"},
-	})
+	d.log, records, err = ledger.Open(ctx, faultyStore{d.store, b.faults}, keys, logOpts)
 	if err != nil {
 		return err
 	}

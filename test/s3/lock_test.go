@@ -142,6 +142,11 @@ func told(t *testing.T) (place, *ledger.Keys) {
 	s := runnertest.NewScript(
 		func(at time.Time, e runner.Event) (runner.Record, error) { return log.Append(t.Context(), at, e) },
 		func(b []byte) (runner.Digest, error) { return log.PutBlob(t.Context(), b) })
+	root, err := log.Root().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Root = root
 	if err := errors.Join(s.Open(), s.Tell(runnertest.NewCast(0), runnertest.CompletedStory()), log.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}

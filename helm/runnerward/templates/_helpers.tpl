@@ -119,4 +119,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "config.ledger.%s is %q, and only /var/lib/runnerward/ is kept and writable" $key $path) -}}
 {{- end -}}
 {{- end -}}
+{{- $spool := dig "ledger" "spoolDir" "" $c -}}
+{{- if and $spool (not (hasPrefix "/var/lib/runnerward/" $spool)) -}}
+{{- fail (printf "config.ledger.spoolDir is %q, and what waits there must be on /var/lib/runnerward/, which is kept" $spool) -}}
+{{- end -}}
 {{- end -}}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
+)
+
+// TestAStoreThatIsAwayAtTheStartIsWaitedFor, where there is a spool: without
+// one the ledger is a folder, and waiting mends no folder.
+func TestAStoreThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
+	keys, err := ledger.OpenKeys(filepath.Join(t.TempDir(), "keys"), "runnerward.test/pool", time.Now().UTC())
+	if err != nil {
+		t.Fatal(err)
+	}
+	errDown := errors.New("503 Service Unavailable")
+	for name, c := range map[string]struct {
+		spool string
+		back  time.Duration
+		want  time.Duration
+		err   error
+	}{
+		"with a spool":             {filepath.Join(t.TempDir(), "spool"), 25 * time.Second, 30 * time.Second, nil},
+		"without one":              {"", 25 * time.Second, 0, errDown},
+		"told to end in the while": {filepath.Join(t.TempDir(), "spool"), time.Hour, 55 * time.Second, errDown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				store := ledgertest.NewMem(func(ledgertest.Op, string) (bool, error) {
+					if time.Since(began) < c.back {
+						return false, errDown
+					}
+					return true, nil
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 55*time.Second)
+				defer cancel()
+				d := &daemon{}
+				open := func(context.Context) (ledger.Store, func() error, error) {
+					return store, func() error { return nil }, nil
+				}
+				_, err := d.openLog(ctx, &config.Config{Ledger: config.Ledger{SpoolDir: c.spool}}, open, keys, zap.NewNop())
+				if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || time.Since(began) != c.want {
+					t.Errorf("openLog = %v after %s, want %v after %s", err, time.Since(began), c.err, c.want)
+				}
+				if err := d.closeSpool(); err != nil && c.err == nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
