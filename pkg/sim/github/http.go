@@ -142,13 +142,23 @@ func restError(status int, msg string) answer {
 
 // vssError is an error as the Actions service gives it: a wrapped exception of
 // which clients read typeName and message (actions/scaleset errors.go).
+// The namespace goes with the name: GitHub.Actions.Runtime.WebApi for what is about
+// scale sets (seen in actions-runner-controller#3935 and actions/scaleset),
+// GitHub.Services.Common and GitHub.DistributedTask.WebApi as in the runner's SDK.
 func vssError(status int, typeName, msg string) answer {
+	space := "GitHub.DistributedTask.WebApi"
+	switch {
+	case strings.HasPrefix(typeName, "RunnerScaleSet"), strings.HasPrefix(typeName, "RunnerAdmin"):
+		space = "GitHub.Actions.Runtime.WebApi"
+	case strings.HasPrefix(typeName, "Vss"):
+		space = "GitHub.Services.Common"
+	}
 	return answer{
 		status: status,
 		header: map[string]string{"ActivityId": newGUID()},
 		body: map[string]any{
 			"$id": "1", "innerException": nil, "message": msg,
-			"typeName": "GitHub.DistributedTask.WebApi." + typeName + ", GitHub.DistributedTask.WebApi",
+			"typeName": space + "." + typeName + ", " + space,
 			"typeKey":  typeName, "errorCode": 0, "eventId": 3000,
 		},
 	}

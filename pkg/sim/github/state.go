@@ -151,6 +151,8 @@ type scaleSet struct {
 	pending  []event
 	messages []*message
 	nextID   int64
+	// withheld is what a fault keeps back of jobs that started.
+	withheld []jobMessage
 }
 
 type label struct {
