@@ -124,7 +124,18 @@ func (r *recorder) replay(w http.ResponseWriter, body []byte) {
 	_, _ = w.Write(body)
 }
 
+// UnknownRequests are the requests so far that no route of the simulator answers,
+// as method and path: what a client of ours asks for and GitHub would know.
+func (s *Server) UnknownRequests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.unknown...)
+}
+
 func (s *Server) handleUnknown(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.unknown = append(s.unknown, r.Method+" "+r.URL.Path)
+	s.mu.Unlock()
 	if strings.HasPrefix(r.URL.Path, "/api/v3/") {
 		restError(http.StatusNotFound, "Not Found").write(w)
 		return
