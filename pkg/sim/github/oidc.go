@@ -40,8 +40,8 @@ func (s *Server) routeOIDC() {
 		path := strings.TrimPrefix(issuer, s.cfg.BaseURL)
 		s.mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", s.public(discovery(issuer)))
 		s.mux.HandleFunc("GET "+path+"/.well-known/jwks", s.public(s.jwks))
+		s.mux.HandleFunc("GET "+path+"/idtoken/{plan}/{job}", s.allow(s.idToken, kindJob))
 	}
-	s.mux.HandleFunc("GET "+oidcPath+"/idtoken/{plan}/{job}", s.allow(s.idToken, kindJob))
 }
 
 func (s *Server) public(h func(*http.Request) answer) http.HandlerFunc {
