@@ -177,9 +177,10 @@ func (s *Server) refuseSet(self int64, name string, groupID int64) (answer, bool
 	}
 	for _, o := range s.state.sets {
 		if o.id != self && o.groupID == groupID && strings.EqualFold(o.name, name) {
-			// Clients that meet the real service look for this name, with 400.
+			// Status and words as in macstadium/orka-github-actions-integration#63;
+			// clients that meet the real service look for this name.
 			return vssError(http.StatusBadRequest, "RunnerScaleSetExistsException",
-				"Runner scale set "+name+" already exists in the runner group."), true
+				"The runner scale set already exists in runner group "+s.state.groups[groupID].Name+"."), true
 		}
 	}
 	return answer{}, false
