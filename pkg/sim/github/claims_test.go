@@ -2,13 +2,29 @@ package simgithub_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 )
+
+// tokenKey signs the tokens of these tests: making one takes longer than a test.
+var tokenKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
+func withKey(t *testing.T, cfg simgithub.Config) simgithub.Config {
+	t.Helper()
+	key, err := tokenKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.SigningKey = key
+	return cfg
+}
 
 // Each claim that depends on how a repository is set up, or on what started the
 // run. https://docs.github.com/en/actions/reference/security/oidc
@@ -70,7 +86,7 @@ func TestClaimsFollowTheWorld(t *testing.T) {
 		{"a ruleset of the default branch", simgithub.Config{}, rules(simgithub.Ruleset{Enforcement: "active", Include: []string{"~DEFAULT_BRANCH"}}), branch, "ref_protected", "true"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			bubble(t, test.cfg, func(t *testing.T, w *world) {
+			bubble(t, withKey(t, test.cfg), func(t *testing.T, w *world) {
 				if test.set != nil {
 					test.set(w)
 				}
@@ -106,7 +122,7 @@ func TestATemplateOfTheOrganizationNeedsTheRepositorysWord(t *testing.T) {
 		"the repository opts out":       {[]put{{org, map[string]any{"use_immutable_subject": true}}, {shop, map[string]any{"use_default": true, "use_immutable_subject": false}}}, "repo:acme/shop:ref:refs/tags/v1.2.3"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
+			bubble(t, withKey(t, simgithub.Config{}), func(t *testing.T, w *world) {
 				for _, p := range test.puts {
 					if status, _, _ := w.raw("PUT", p.path, "Bearer "+pat, p.body); status != http.StatusCreated {
 						t.Fatalf("PUT %s = %d", p.path, status)
