@@ -239,8 +239,9 @@ func jobJSON(id int, status string) string {
 func TestAnnotatedTagsAndPages(t *testing.T) {
 	w := newWorld(t)
 	run := w.deploy(t)
-	w.answers("/git/ref/tags/v1.2.3", body(200, `{"object":{"type":"tag","sha":"`+workflowSHA+`"}}`))
-	w.answers("/git/tags/"+workflowSHA, body(200, `{"object":{"type":"commit","sha":"`+headSHA+`"}}`))
+	if _, err := w.sim.AnnotateTag("clinical-platform", "v1.2.3", "dev", "release"); err != nil {
+		t.Fatal(err)
+	}
 	w.answers("/repositories", func(rw http.ResponseWriter, r *http.Request) {
 		if r.FormValue("page") == "1" {
 			body(200, `{"repositories":[{"id":1},{"id":2}]}`, "Link", `<https://x/y?page=2>; rel="next"`)(rw, r)

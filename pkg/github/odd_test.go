@@ -43,6 +43,7 @@ func TestARunThatIsRunAgainMeanwhileStaysUnknown(t *testing.T) {
 
 func TestWhoPushedATagThatAnotherEventRunsOn(t *testing.T) {
 	const activity, branch = "/activity", "/git/ref/heads/v1.2.3"
+	twin := func(w *world) { w.sim.PushBranch("clinical-platform", "v1.2.3", headSHA, "dev") }
 	entry := func(ref, after string) string {
 		return `[{"ref":"` + ref + `","after":"` + after + `","activity_type":"branch_creation","actor":{"id":77,"login":"mallory"}}]`
 	}
@@ -52,19 +53,23 @@ func TestWhoPushedATagThatAnotherEventRunsOn(t *testing.T) {
 		ref        string
 		pusher     string
 		fails      bool
+		set        func(*world)
 	}{
-		{"the activity shows it", "/nothing", nil, "refs/tags/v1.2.3", "outsider", false},
-		{"the activity shows no tags", activity, body(200, `[]`), "refs/tags/v1.2.3", "", false},
-		{"the activity shows another commit", activity, body(200, entry("refs/tags/v1.2.3", workflowSHA)), "refs/tags/v1.2.3", "", false},
-		{"the activity shows a branch", activity, body(200, entry("refs/heads/v1.2.3", headSHA)), "refs/tags/v1.2.3", "", false},
-		{"there is no activity", activity, body(404, `{}`), "refs/tags/v1.2.3", "", false},
-		{"the activity may not be read", activity, body(403, `{}`), "", "", true},
-		{"a branch has the name of the tag", branch, body(200, `{"object":{"type":"commit","sha":"`+headSHA+`"}}`), "", "", false},
-		{"the branch is unknown", branch, body(500, `{}`), "", "", true},
+		{"the activity shows it", "/nothing", nil, "refs/tags/v1.2.3", "outsider", false, nil},
+		{"the activity shows no tags", activity, body(200, `[]`), "refs/tags/v1.2.3", "", false, nil},
+		{"the activity shows another commit", activity, body(200, entry("refs/tags/v1.2.3", workflowSHA)), "refs/tags/v1.2.3", "", false, nil},
+		{"the activity shows a branch", activity, body(200, entry("refs/heads/v1.2.3", headSHA)), "refs/tags/v1.2.3", "", false, nil},
+		{"there is no activity", activity, body(404, `{}`), "refs/tags/v1.2.3", "", false, nil},
+		{"the activity may not be read", activity, body(403, `{}`), "", "", true, nil},
+		{"a branch has the name of the tag", branch, nil, "", "", false, twin},
+		{"the branch is unknown", branch, body(500, `{}`), "", "", true, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.sim.PushTag("clinical-platform", "v1.2.3", headSHA, "outsider")
+			if test.set != nil {
+				test.set(w)
+			}
 			run := w.deploy(t, func(s *simgithub.RunSpec) { s.Event = "workflow_dispatch" })
 			if test.answer != nil {
 				w.answers(test.path, test.answer)

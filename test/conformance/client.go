@@ -59,6 +59,8 @@ type Message struct {
 	Available                              []int64
 	Assigned, Started, Completed           []string
 	TotalAssigned, TotalRunning, TotalIdle int
+	// NoStatistics says that the message came without counters.
+	NoStatistics bool
 }
 
 // Target is where a client connects to and as whom.
@@ -70,4 +72,6 @@ type Target struct {
 	// Service reaches the TLS server, for clients that take no HTTP client.
 	RootsPEM []byte
 	Timeout  time.Duration
+	// wire keeps what plain HTTP saw.
+	wire *wire
 }

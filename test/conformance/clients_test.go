@@ -11,12 +11,18 @@ import (
 	"github.com/runnerward/runnerward/test/conformance"
 )
 
-func TestPlainHTTP(t *testing.T) {
-	conformance.Run(t, conformance.Options{New: func(_ *testing.T, to conformance.Target) conformance.Client { return conformance.NewRaw(to) }})
+func newPlain(_ *testing.T, to conformance.Target) conformance.Client { return conformance.NewRaw(to) }
+
+func TestPlainHTTP(t *testing.T) { conformance.Run(t, conformance.Options{New: newPlain}) }
+
+func TestOfficialClient(t *testing.T) { conformance.Run(t, conformance.Options{New: newOfficial}) }
+
+func TestFaultsOverPlainHTTP(t *testing.T) {
+	conformance.RunFaults(t, conformance.Options{New: newPlain})
 }
 
-func TestOfficialClient(t *testing.T) {
-	conformance.Run(t, conformance.Options{New: newOfficial})
+func TestFaultsThroughTheOfficialClient(t *testing.T) {
+	conformance.RunFaults(t, conformance.Options{New: newOfficial})
 }
 
 // official adapts github.com/actions/scaleset v0.4.0.
@@ -112,7 +118,10 @@ func (s session) Poll(ctx context.Context, last, capacity int) (*conformance.Mes
 	if err != nil || m == nil {
 		return nil, err
 	}
-	out := &conformance.Message{ID: m.MessageID, TotalAssigned: m.Statistics.TotalAssignedJobs, TotalRunning: m.Statistics.TotalRunningJobs, TotalIdle: m.Statistics.TotalIdleRunners}
+	out := &conformance.Message{ID: m.MessageID, NoStatistics: m.Statistics == nil}
+	if s := m.Statistics; s != nil {
+		out.TotalAssigned, out.TotalRunning, out.TotalIdle = s.TotalAssignedJobs, s.TotalRunningJobs, s.TotalIdleRunners
+	}
 	for _, j := range m.JobAvailableMessages {
 		out.Available = append(out.Available, j.RunnerRequestID)
 	}

@@ -14,7 +14,12 @@ import (
 
 // NewRaw is a client of nothing but net/http. It makes the requests that the
 // protocol needs and reads their answers, no more.
-func NewRaw(t Target) Client { return &raw{target: t} }
+func NewRaw(t Target) Client {
+	if t.wire != nil {
+		t.HTTP = t.wire.tap(t.HTTP)
+	}
+	return &raw{target: t}
+}
 
 type raw struct {
 	target      Target
@@ -103,8 +108,8 @@ func (r *raw) call(ctx context.Context, want int, method, path string, in, out a
 
 const sets = "runtime/runnerscalesets"
 
-// wire is a scale set as it is sent.
-type wire struct {
+// wireSet is a scale set as it is sent.
+type wireSet struct {
 	ID      int    `json:"id,omitempty"`
 	Name    string `json:"name"`
 	GroupID int    `json:"runnerGroupId"`
@@ -117,7 +122,7 @@ type wire struct {
 	} `json:"RunnerSetting"`
 }
 
-func (w wire) set() *Set {
+func (w wireSet) set() *Set {
 	s := &Set{ID: w.ID, GroupID: w.GroupID, Name: w.Name}
 	for _, l := range w.Labels {
 		s.Labels = append(s.Labels, l.Name)
@@ -143,7 +148,7 @@ func (r *raw) GroupID(ctx context.Context, name string) (int, error) {
 }
 
 func (r *raw) FindSet(ctx context.Context, group int, name string) (*Set, error) {
-	var list struct{ Value []wire }
+	var list struct{ Value []wireSet }
 	err := r.call(ctx, 200, "GET", fmt.Sprintf("%s?name=%s&runnerGroupId=%d", sets, url.QueryEscape(name), group), nil, &list)
 	if err != nil || len(list.Value) == 0 {
 		return nil, err
@@ -152,7 +157,7 @@ func (r *raw) FindSet(ctx context.Context, group int, name string) (*Set, error)
 }
 
 func (r *raw) CreateSet(ctx context.Context, set Set) (*Set, error) {
-	in := wire{Name: set.Name, GroupID: set.GroupID}
+	in := wireSet{Name: set.Name, GroupID: set.GroupID}
 	in.Setting.DisableUpdate = true
 	for _, name := range set.Labels {
 		in.Labels = append(in.Labels, struct {
@@ -160,7 +165,7 @@ func (r *raw) CreateSet(ctx context.Context, set Set) (*Set, error) {
 			Name string `json:"name"`
 		}{"System", name})
 	}
-	var out wire
+	var out wireSet
 	err := r.call(ctx, 200, "POST", sets, in, &out)
 	return out.set(), err
 }
@@ -240,19 +245,24 @@ func (s *rawSession) Poll(ctx context.Context, last, capacity int) (*Message, er
 func readMessage(body []byte) (*Message, error) {
 	var outer struct {
 		ID         int    `json:"messageId"`
+		Type       string `json:"messageType"`
 		Body       string `json:"body"`
-		Statistics struct {
+		Statistics *struct {
 			Assigned int `json:"totalAssignedJobs"`
 			Running  int `json:"totalRunningJobs"`
 			Idle     int `json:"totalIdleRunners"`
 		} `json:"statistics"`
 	}
-	if err := json.Unmarshal(body, &outer); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), &outer); err != nil {
 		return nil, err
+	}
+	if outer.Type != "RunnerScaleSetJobMessages" {
+		return nil, fmt.Errorf("a message of the unknown type %q", outer.Type)
 	}
 	var items []struct {
 		Type    string `json:"messageType"`
 		Job     string `json:"jobId"`
+		Run     int64  `json:"workflowRunId"`
 		Request int64  `json:"runnerRequestId"`
 	}
 	if outer.Body != "" {
@@ -260,7 +270,10 @@ func readMessage(body []byte) (*Message, error) {
 			return nil, err
 		}
 	}
-	m := &Message{ID: outer.ID, TotalAssigned: outer.Statistics.Assigned, TotalRunning: outer.Statistics.Running, TotalIdle: outer.Statistics.Idle}
+	m := &Message{ID: outer.ID, NoStatistics: outer.Statistics == nil}
+	if s := outer.Statistics; s != nil {
+		m.TotalAssigned, m.TotalRunning, m.TotalIdle = s.Assigned, s.Running, s.Idle
+	}
 	for _, item := range items {
 		switch item.Type {
 		case "JobAvailable":
@@ -290,5 +303,9 @@ func (s *rawSession) Acquire(ctx context.Context, ids []int64) ([]int64, error) 
 }
 
 func (s *rawSession) Close(ctx context.Context) error {
-	return s.call(ctx, 204, "DELETE", fmt.Sprintf("%s/%d/sessions/%s", sets, s.set, s.session.ID), nil, nil)
+	return s.call(ctx, 204, "DELETE", s.path(), nil, nil)
+}
+
+func (s *rawSession) path() string {
+	return fmt.Sprintf("%s/%d/sessions/%s", sets, s.set, s.session.ID)
 }

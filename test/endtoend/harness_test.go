@@ -156,6 +156,9 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 			stopGitHub()
 			stopAWS()
 			b.verify()
+			if unknown := b.world.GitHub.UnknownRequests(); len(unknown) > 0 {
+				t.Errorf("the simulated GitHub has no route for %q: what was answered there proves nothing", unknown)
+			}
 		}()
 		b.start()
 		f(t, b)

@@ -164,7 +164,7 @@ func lives(i int, spec simgithub.FaultSpec, all map[string][]point) (out []life)
 				seen[key] = true
 				f.Skip, f.Count = p.nth, 2
 				out = append(out, life{s, f})
-				if !spec.Rewrites {
+				if spec.Before() && spec.After() {
 					f.AfterEffect = true
 					out = append(out, life{s, f})
 				}
@@ -248,6 +248,7 @@ func (l life) live(t *testing.T) (outcome string) {
 			b.loud(job)
 		}
 		b.world.GitHub.ClearFaults()
+		b.closeGroup()
 		if outcome == "stuck" && b.end(job) == "stuck" {
 			t.Errorf("it does not end although the fault is gone\n%s", b.describe())
 		}
@@ -257,6 +258,17 @@ func (l life) live(t *testing.T) (outcome string) {
 		b.singleUse(string(l.fault.Kind))
 	})
 	return outcome
+}
+
+// closeGroup puts the runner group back as an administrator would after a fault
+// that changed it.
+func (b *bench) closeGroup() {
+	b.t.Helper()
+	if err := b.world.GitHub.UpdateGroup(b.world.GroupID, func(g *simgithub.Group) {
+		g.Name, g.Visibility, g.RestrictedToWorkflows = world.Group, "selected", true
+	}); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // end waits for two hours of the bubble's time, longer than a job may last, until

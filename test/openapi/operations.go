@@ -48,6 +48,7 @@ var operations = []string{
 	"GET /repos/{owner}/{repo}/environments/{environment_name}/deployment-branch-policies",
 	"GET /repos/{owner}/{repo}/environments/{environment_name}/deployment_protection_rules",
 	"GET /repos/{owner}/{repo}/git/ref/{ref}",
+	"GET /repos/{owner}/{repo}/git/tags/{tag_sha}",
 }
 
 // webhooks are those that the simulator sends.

@@ -79,6 +79,9 @@ type Config struct {
 	// it is in ID tokens.
 	Enterprise   string
 	EnterpriseID int64
+	// EnterpriseIssuer gives the enterprise an issuer of its own, with its slug:
+	// docs, "Customizing the issuer value for an enterprise".
+	EnterpriseIssuer bool
 	// Seed feeds everything that is random but not a credential.
 	Seed uint64
 }
@@ -168,6 +171,10 @@ type Server struct {
 	deliveries   []delivery
 	nextDelivery int64
 	orgSubject   []string // the organization's template for sub
+	orgImmutable bool
+	// claimedProperties are the custom properties that ID tokens show.
+	claimedProperties []string
+	unknown           []string // requests that no route answers
 
 	standIns standIns // its lock is never held together with mu
 }

@@ -86,7 +86,7 @@ func deployControls() []Control {
 		{"GET", "menu", "the fault menu", ``, func(*Server, *http.Request) (any, error) {
 			var out []map[string]any
 			for _, f := range Menu() {
-				out = append(out, map[string]any{"kind": f.Kind, "what": f.What, "seen": f.Seen, "alwaysAfterEffect": f.Rewrites})
+				out = append(out, map[string]any{"kind": f.Kind, "what": f.What, "seen": f.Seen, "beforeEffect": f.Before(), "afterEffect": f.After()})
 			}
 			return out, nil
 		}},
@@ -196,26 +196,23 @@ func startRun(s *Server, r *http.Request) (any, error) {
 
 func injectFault(s *Server, r *http.Request) (any, error) {
 	in, err := strictly[struct {
-		Kind                 FaultKind
-		Method, Path, Caller string
-		Whole, AfterEffect   bool
-		Skip, Count, Status  int
-		RetryAfter, Duration span
+		Kind                             FaultKind
+		Method, Path, Caller, Group      string
+		Whole, BeforeEffect, AfterEffect bool
+		Skip, Count, Status              int
+		RetryAfter, Duration             span
 	}](r)
 	if err != nil {
 		return nil, err
 	}
-	known := false
-	for _, spec := range Menu() {
-		known = known || spec.Kind == in.Kind
+	f := Fault{
+		Kind: in.Kind, Method: in.Method, Path: in.Path, Caller: in.Caller, Group: in.Group, Whole: in.Whole, BeforeEffect: in.BeforeEffect,
+		AfterEffect: in.AfterEffect, Skip: in.Skip, Count: in.Count, Status: in.Status, RetryAfter: time.Duration(in.RetryAfter), Duration: time.Duration(in.Duration),
 	}
-	if !known {
-		return nil, fmt.Errorf("no fault %q: GET %smenu lists them", in.Kind, controlPath)
+	if err := f.Check(); err != nil {
+		return nil, err
 	}
-	s.Inject(Fault{
-		Kind: in.Kind, Method: in.Method, Path: in.Path, Caller: in.Caller, Whole: in.Whole, AfterEffect: in.AfterEffect,
-		Skip: in.Skip, Count: in.Count, Status: in.Status, RetryAfter: time.Duration(in.RetryAfter), Duration: time.Duration(in.Duration),
-	})
+	s.Inject(f)
 	return done{}, nil
 }
 
@@ -273,6 +270,6 @@ func controlPage() *template.Template {
 <tr><td><code>{{.Method}} /_sim/{{.Path}}</code></td><td>{{.What}}</td><td><code>{{.Example}}</code></td></tr>{{end}}</table>
 <h2>Fault menu</h2>
 <table><tr><th>Kind</th><th>What it looks like</th><th>Where it was seen</th><th>Effect</th></tr>{{range .Menu}}
-<tr><td><code>{{.Kind}}</code></td><td>{{.What}}</td><td>{{.Seen}}</td><td>{{if .Rewrites}}always happens{{else}}before or after the fault{{end}}</td></tr>{{end}}</table>
+<tr><td><code>{{.Kind}}</code></td><td>{{.What}}</td><td>{{.Seen}}</td><td>{{if .Rewrites}}comes first{{else if .Disturbs}}comes after the fault{{else}}before or after the fault{{end}}</td></tr>{{end}}</table>
 </body></html>`))
 }

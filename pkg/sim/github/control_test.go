@@ -53,6 +53,8 @@ func TestControlPlaysADeploy(t *testing.T) {
 		t.Errorf("the fault gave %d, Retry-After %q, want 429 and 3", rec.Code, rec.Header().Get("Retry-After"))
 	}
 	for body, says := range map[string]string{
+		`{"kind":"session-gone","afterEffect":true}`: "before the effect", `{"kind":"truncated","beforeEffect":true}`: "the effect comes first",
+		`{"kind":"drop","beforeEffect":true,"afterEffect":true}`: "say one", `{"kind":"drop","skip":-1}`: "say 0 or more",
 		`{"kind":"pixies"}`: "no fault", `{"knd":"status"}`: "unknown field", `{"kind":"hang","duration":5}`: "a duration is a text",
 	} {
 		if out := call(400, "POST", "faults", body); !strings.Contains(fmt.Sprint(out["error"]), says) {

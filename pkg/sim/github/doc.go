@@ -75,9 +75,10 @@
 // # Invented names
 //
 // Nothing published gives these, and no client may depend on them:
-// RunnerScaleSetExistsException, RunnerScaleSetBusyException,
-// RunnerGroupNotFoundException, MessageNotFoundException, ServiceUnavailableException,
-// and InvalidRequestException as type names of the Actions service; the paths below
+// RunnerScaleSetBusyException, MessageNotFoundException and ServiceUnavailableException
+// as type names of the Actions service, and that it gives the runner SDK's
+// TaskAgentPoolNotFoundException for an unknown group and its
+// VssPropertyValidationException for values that do not do; the paths below
 // /broker/ and /oidc/idtoken/, and ServerUrl being the broker's; the runner
 // message SimulatedFinish and the field x-simulated of the job message, which
 // tell the stand-in how its job ends; planType actions, billing owner ids that
@@ -92,7 +93,7 @@
 // and thrown away), the live console, artifacts, caches, the download of actions,
 // job containers, runner updates, encryption of broker messages, the older runner
 // protocol with its location service, registration of runners other than just in
-// time, the five day limit of a job, pages of the audit log and of activities.
+// time, the five day limit of a job.
 // Permissions of a token are not told apart: an installation token may do
 // whatever is served here. A job always has the same two steps; one whose length
 // is not given ends only in the stand-in by [Server.FinishJob], in another runner

@@ -2,12 +2,10 @@ package simgithub
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,10 +14,12 @@ import (
 // FaultKind is what goes wrong.
 type FaultKind string
 
-// The fault menu. Those that rewrite an answer always let the request have
-// its effect and leave an answer other than 200 alone. Mind that Go's HTTP
-// transport itself repeats a GET that is dropped on a kept connection: it takes
-// two drops to be seen.
+// The fault menu. Those that rewrite an answer come after the effect of the
+// request, and those that disturb the world before it; both spend their count
+// only where they changed something: a poll that says 202 cannot be spoilt, and
+// a session that does not exist cannot end. Mind that Go's HTTP transport itself
+// repeats a GET that is dropped on a kept connection: it takes two drops to be
+// seen.
 const (
 	FaultStatus           FaultKind = "status"            // Status, with Retry-After if RetryAfter > 0
 	FaultUnauthorized     FaultKind = "unauthorized"      // 401 as the service gives it
@@ -44,13 +44,17 @@ const (
 	FaultEcho             FaultKind = "echo"              // 400 that repeats credential and body
 	FaultClockSkew        FaultKind = "clock-skew"        // rewrite: Date is Duration ahead, ten minutes unless told
 	FaultStaleStatistics  FaultKind = "stale-statistics"  // rewrite: counters of ghosts
-	FaultSessionGone      FaultKind = "session-gone"      // the session ends, then the request goes on
+	FaultSessionGone      FaultKind = "session-gone"      // disturb: every message session ends
 	FaultPoisonItem       FaultKind = "poison-item"       // rewrite: one more item with a field of a wrong type
 	FaultReversed         FaultKind = "reversed"          // rewrite: the items in reverse order
 	FaultEarlyEnd         FaultKind = "early-end"         // rewrite: JobCompleted beside each JobStarted
 	FaultCountOnly        FaultKind = "count-only"        // rewrite: count 1, empty value
 	FaultNoToken          FaultKind = "no-token"          // rewrite: token is null
 	FaultNoExpiry         FaultKind = "no-expiry"         // rewrite: token is a JWT without exp
+	FaultLateStart        FaultKind = "late-start"        // rewrite: JobStarted comes once JobCompleted was acknowledged
+	FaultFalseEnd         FaultKind = "false-end"         // disturb: running jobs are reported completed, in a message of their own
+	FaultGroupRenamed     FaultKind = "group-renamed"     // disturb: Group gets another name
+	FaultGroupOpened      FaultKind = "group-opened"      // disturb: Group admits every repository and workflow
 )
 
 // Fault is one entry of the menu, for requests that match.
@@ -70,15 +74,43 @@ type Fault struct {
 	// Count is how many matching requests fail: 0 is 1, negative is all.
 	Count int
 	// AfterEffect lets the request have its effect first; only the answer is
-	// lost or replaced.
-	AfterEffect bool
-	Status      int           // for FaultStatus (default 500) and FaultHTML
-	RetryAfter  time.Duration // whole seconds
-	Duration    time.Duration // for FaultHang: then go on; 0 means never
+	// lost or replaced. BeforeEffect is the opposite. Neither is what the kind
+	// supports, before rather than after; see [FaultSpec].
+	AfterEffect, BeforeEffect bool
+	// Group is the runner group that the group kinds change, by name; empty is
+	// every one but the default one.
+	Group      string
+	Status     int           // for FaultStatus (default 500) and FaultHTML
+	RetryAfter time.Duration // whole seconds
+	Duration   time.Duration // for FaultHang: then go on; 0 means never
 }
 
-// Inject adds a fault; the first one that matches a request is used.
+// Check returns what is wrong with a fault: a kind that is not on the menu, or a
+// moment that the kind does not support.
+func (f Fault) Check() error {
+	spec, known := f.Kind.spec()
+	switch {
+	case !known:
+		return fmt.Errorf("no fault %q: GET %smenu lists them", f.Kind, controlPath)
+	case f.AfterEffect && f.BeforeEffect:
+		return fmt.Errorf("the fault %s cannot come both before and after the effect: say one", f.Kind)
+	case f.AfterEffect && !spec.After():
+		return fmt.Errorf("the fault %s comes before the effect of a request only: leave afterEffect out", f.Kind)
+	case f.BeforeEffect && !spec.Before():
+		return fmt.Errorf("the fault %s spoils an answer, so the effect comes first: leave beforeEffect out", f.Kind)
+	case f.Skip < 0:
+		return fmt.Errorf("the fault %s skips %d requests: say 0 or more", f.Kind, f.Skip)
+	}
+	return nil
+}
+
+// Inject adds a fault; the first one that matches a request is used. It panics
+// for a fault that [Fault.Check] refuses: a test that asks for what cannot happen
+// must not pass.
 func (s *Server) Inject(f Fault) {
+	if err := f.Check(); err != nil {
+		panic("simgithub: " + err.Error())
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.Count == 0 {
@@ -117,6 +149,8 @@ func (f *Fault) matches(r *http.Request) bool {
 	return true
 }
 
+// takeFault finds the fault for a request and spends one of its count, except
+// of kinds that may find nothing to spoil: those are spent by [Server.spend].
 func (s *Server) takeFault(r *http.Request) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,12 +162,25 @@ func (s *Server) takeFault(r *http.Request) *Fault {
 			f.Skip--
 			continue
 		}
+		if spec, _ := f.Kind.spec(); spec.Rewrites || spec.Disturbs {
+			return f
+		}
 		if f.Count > 0 {
 			f.Count--
 		}
 		return new(*f)
 	}
 	return nil
+}
+
+// spend takes one from the count of a fault that found something to spoil. It is
+// false when another request was faster. The caller holds the lock.
+func (f *Fault) spend() bool {
+	if f.Count > 0 {
+		f.Count--
+		return true
+	}
+	return f.Count < 0
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -154,50 +201,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.mux.ServeHTTP(rec, r)
 		return rec
 	}
-	switch f.Kind {
-	case FaultHang:
+	spec, _ := f.Kind.spec()
+	switch {
+	case f.Kind == FaultHang:
 		s.hang(f, w, r, effect)
-	case FaultSessionGone:
-		s.endSessions()
+	case spec.Disturbs:
+		s.disturb(f)
 		s.mux.ServeHTTP(w, r)
-	case FaultClockSkew:
+	case spec.Rewrites:
 		rec := effect()
-		ahead := f.Duration
-		if ahead == 0 {
-			ahead = 10 * time.Minute
-		}
-		w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
-		rec.replay(w, rec.body.Bytes())
+		rec.replay(w, s.spoil(f, r, rec))
 	default:
-		if f.Kind.rewrites() {
-			rec := effect()
-			rec.replay(w, s.rewrite(f.Kind, rec))
-			return
-		}
 		var rec *recorder
 		if f.AfterEffect {
 			rec = effect()
 		}
 		s.fail(f, w, r, body, rec)
-	}
-}
-
-// rewrites says that the kind spoils an answer that was given.
-func (k FaultKind) rewrites() bool {
-	for _, spec := range Menu() {
-		if spec.Kind == k {
-			return spec.Rewrites
-		}
-	}
-	return false
-}
-
-// endSessions ends every message session, as a server that lost its memory.
-func (s *Server) endSessions() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, set := range s.state.sets {
-		s.endSession(set, s.now())
 	}
 }
 
@@ -272,14 +291,13 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request, body []b
 		w.WriteHeader(max(f.Status, http.StatusServiceUnavailable))
 		_, _ = io.WriteString(w, "<!DOCTYPE html><html><body><h1>Unicorn!</h1></body></html>")
 	case FaultText:
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if rec != nil && rec.status >= http.StatusBadRequest { // the service's own complaint
-			w.WriteHeader(rec.status)
-			_, _ = w.Write(rec.body.Bytes())
-			return
+		if rec == nil || rec.status < http.StatusBadRequest { // nothing of its own to complain about
+			rec = &recorder{head: http.Header{}}
+			complaint(r).write(rec)
 		}
-		w.WriteHeader(max(f.Status, http.StatusConflict))
-		_, _ = io.WriteString(w, `{"message":"injected","typeName":"GitHub.DistributedTask.WebApi.TaskAgentExistsException"}`)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(cmp.Or(f.Status, rec.status))
+		_, _ = w.Write(rec.body.Bytes())
 	default:
 		if f.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
@@ -292,81 +310,21 @@ func (s *Server) fail(f *Fault, w http.ResponseWriter, r *http.Request, body []b
 	}
 }
 
-// spoilItems changes the list that a queue message holds as text.
-func spoilItems(doc map[string]any, change func([]map[string]any) []map[string]any) {
-	text, isText := doc["body"].(string)
-	var items []map[string]any
-	if !isText || json.Unmarshal([]byte(text), &items) != nil {
-		return
+// complaint is an error that clients have to understand at this endpoint, for
+// the faults that give it in a form in which they cannot.
+func complaint(r *http.Request) answer {
+	path := r.URL.Path
+	switch {
+	case strings.HasPrefix(path, restPath+"/"):
+		return restError(http.StatusServiceUnavailable, "Service unavailable")
+	case strings.HasSuffix(path, "/generatejitconfig"):
+		return vssError(http.StatusConflict, "TaskAgentExistsException", "A runner exists with the same name.")
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/sessions"):
+		return vssError(http.StatusConflict, "RunnerScaleSetSessionConflictException", "The actions runner scaleset already has an active session.")
+	case strings.HasPrefix(path, queuePath):
+		return sessionExpired()
+	case r.Method == http.MethodDelete && strings.HasPrefix(path, poolPath+"/"):
+		return vssError(http.StatusBadRequest, "TaskAgentJobStillRunningException", "The runner is still running a job.")
 	}
-	if spoilt, err := json.Marshal(change(items)); err == nil {
-		doc["body"] = string(spoilt)
-	}
-}
-
-// endEarly reports each job that starts as completed as well.
-func endEarly(items []map[string]any) []map[string]any {
-	for _, item := range slices.Clone(items) {
-		if item["messageType"] == "JobStarted" {
-			end := maps.Clone(item)
-			end["messageType"], end["result"] = "JobCompleted", "canceled"
-			items = append(items, end)
-		}
-	}
-	return items
-}
-
-// rewrite spoils a JSON answer.
-func (s *Server) rewrite(kind FaultKind, rec *recorder) []byte {
-	body := rec.body.Bytes()
-	if kind == FaultTruncated && rec.status < 300 {
-		return body[:len(body)/2]
-	}
-	var doc map[string]any
-	if rec.status >= 300 || json.Unmarshal(body, &doc) != nil {
-		return body
-	}
-	switch kind {
-	case FaultByteOrderMark:
-		return append([]byte("\xef\xbb\xbf"), body...)
-	case FaultNullStatistics:
-		doc["statistics"] = nil
-	case FaultNoQueueURL:
-		doc["messageQueueUrl"] = ""
-	case FaultUnknownMessage:
-		doc["messageType"] = "RunnerScaleSetNews"
-	case FaultUnknownItem:
-		spoilItems(doc, func(items []map[string]any) []map[string]any {
-			return append(items, map[string]any{"messageType": "JobPondered", "jobId": "x"})
-		})
-	case FaultPoisonItem:
-		spoilItems(doc, func(items []map[string]any) []map[string]any {
-			return append(items, map[string]any{"messageType": "JobAssigned", "workflowRunId": "not a number"})
-		})
-	case FaultReversed:
-		spoilItems(doc, func(items []map[string]any) []map[string]any { slices.Reverse(items); return items })
-	case FaultEarlyEnd:
-		spoilItems(doc, endEarly)
-	case FaultStaleStatistics:
-		doc["statistics"] = map[string]any{
-			"totalAvailableJobs": 0, "totalAcquiredJobs": 9, "totalAssignedJobs": 9, "totalRunningJobs": 0,
-			"totalRegisteredRunners": 9, "totalBusyRunners": 0, "totalIdleRunners": 9,
-		}
-	case FaultCountOnly:
-		doc["count"], doc["value"] = 1, []any{}
-	case FaultNoToken:
-		doc["token"] = nil
-	case FaultNoExpiry:
-		doc["token"] = "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"
-	case FaultDuplicateMessage:
-		if id, isNumber := doc["messageId"].(float64); isNumber {
-			s.repeat(int64(id))
-		}
-		return body
-	}
-	out, err := json.Marshal(doc)
-	if err != nil {
-		return body
-	}
-	return out
+	return vssError(http.StatusInternalServerError, "VssServiceException", "An internal error occurred.")
 }

@@ -72,7 +72,7 @@ func TestFaultsShowWhatTheyPromise(t *testing.T) {
 		"text": {
 			simgithub.Fault{Kind: simgithub.FaultText},
 			func(s int, h http.Header, _ map[string]any) bool {
-				return s == 409 && strings.HasPrefix(h.Get("Content-Type"), "text/plain")
+				return s == 500 && strings.HasPrefix(h.Get("Content-Type"), "text/plain")
 			},
 		},
 		"null statistics": {

@@ -88,7 +88,7 @@ func (s *Server) payload(h happening) map[string]any {
 			"created_at": stamp(j.CreatedAt), "updated_at": stamp(s.now()),
 		})
 	}
-	p["workflow_run"], p["since"] = s.showRun(j.run, j.attempt), stamp(j.CreatedAt)
+	p["workflow_run"], p["since"] = s.hookRun(j), stamp(j.CreatedAt)
 	if h.action == "requested" {
 		p["environment"], p["requestor"], p["reviewers"] = j.env.Name, s.showUser(j.attempt.triggering), s.hookReviewers(j.env)
 		p["workflow_job_run"] = runs[0]
@@ -97,6 +97,19 @@ func (s *Server) payload(h happening) map[string]any {
 	p["sender"], p["approver"], p["comment"] = s.showUser(h.by), s.showUser(h.by), h.comment
 	p["workflow_job_runs"], p["reviewers"] = runs, s.hookReviewers(j.env)
 	return p
+}
+
+// hookRun shows the repository of the run shorter than the API does: the
+// description calls it repository-lite.
+func (s *Server) hookRun(j *job) map[string]any {
+	m := s.showRun(j.run, j.attempt)
+	for _, key := range []string{"repository", "head_repository"} {
+		repo := s.showRepo(j.run.repo)
+		delete(repo, "visibility")
+		delete(repo, "default_branch")
+		m[key] = repo
+	}
+	return m
 }
 
 // hookReviewers shows teams without their type, which webhooks do not have:

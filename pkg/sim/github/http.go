@@ -124,7 +124,18 @@ func (r *recorder) replay(w http.ResponseWriter, body []byte) {
 	_, _ = w.Write(body)
 }
 
+// UnknownRequests are the requests so far that no route of the simulator answers,
+// as method and path: what a client of ours asks for and GitHub would know.
+func (s *Server) UnknownRequests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.unknown...)
+}
+
 func (s *Server) handleUnknown(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.unknown = append(s.unknown, r.Method+" "+r.URL.Path)
+	s.mu.Unlock()
 	if strings.HasPrefix(r.URL.Path, "/api/v3/") {
 		restError(http.StatusNotFound, "Not Found").write(w)
 		return
@@ -142,13 +153,23 @@ func restError(status int, msg string) answer {
 
 // vssError is an error as the Actions service gives it: a wrapped exception of
 // which clients read typeName and message (actions/scaleset errors.go).
+// The namespace goes with the name: GitHub.Actions.Runtime.WebApi for what is about
+// scale sets (seen in actions-runner-controller#3935 and actions/scaleset),
+// GitHub.Services.Common and GitHub.DistributedTask.WebApi as in the runner's SDK.
 func vssError(status int, typeName, msg string) answer {
+	space := "GitHub.DistributedTask.WebApi"
+	switch {
+	case strings.HasPrefix(typeName, "RunnerScaleSet"), strings.HasPrefix(typeName, "RunnerAdmin"):
+		space = "GitHub.Actions.Runtime.WebApi"
+	case strings.HasPrefix(typeName, "Vss"):
+		space = "GitHub.Services.Common"
+	}
 	return answer{
 		status: status,
 		header: map[string]string{"ActivityId": newGUID()},
 		body: map[string]any{
 			"$id": "1", "innerException": nil, "message": msg,
-			"typeName": "GitHub.DistributedTask.WebApi." + typeName + ", GitHub.DistributedTask.WebApi",
+			"typeName": space + "." + typeName + ", " + space,
 			"typeKey":  typeName, "errorCode": 0, "eventId": 3000,
 		},
 	}

@@ -267,7 +267,7 @@ func (s *Server) githubContext(j *job) contextMap {
 	return contextMap{contextDictionary, []contextItem{
 		{"actor", r.actor.login}, {"actor_id", id(r.actor.id)}, {"api_url", api}, {"graphql_url", graphql},
 		{"event_name", r.spec.Event}, {"job", r.spec.Job}, {"ref", r.ref()}, {"ref_name", name},
-		{"ref_protected", "false"}, {"ref_type", kind}, {"repository", s.fullName(r.repo)},
+		{"ref_protected", strconv.FormatBool(r.refProtected())}, {"ref_type", kind}, {"repository", s.fullName(r.repo)},
 		{"repository_id", id(r.repo.id)}, {"repository_owner", s.cfg.Org},
 		{"repository_owner_id", id(s.cfg.OrgID)}, {"run_attempt", id(j.RunAttempt)}, {"run_id", id(r.id)},
 		{"run_number", id(r.number)}, {"server_url", s.cfg.BaseURL}, {"sha", r.spec.HeadSHA},

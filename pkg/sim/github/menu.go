@@ -7,11 +7,29 @@ type FaultSpec struct {
 	Kind FaultKind
 	// What it looks like, and where it was seen.
 	What, Seen string
-	// Rewrites says that the request has its effect and the answer is spoilt;
-	// otherwise the fault can come before or after the effect.
-	Rewrites bool
+	// Rewrites says that the fault spoils the answer to a request that had its
+	// effect: it comes after the effect only. Disturbs says that it changes the
+	// world and lets the request go on: it comes before the effect only. Any
+	// other kind takes the place of the answer, before or after the effect.
+	Rewrites, Disturbs bool
 	// Where says which requests it can happen to; nil is all of them.
 	Where func(method, path string) bool
+}
+
+// Before says that the fault can come before the effect of a request.
+func (f FaultSpec) Before() bool { return !f.Rewrites }
+
+// After says that the fault can come after the effect of a request.
+func (f FaultSpec) After() bool { return !f.Disturbs }
+
+// spec is the line of the menu for a kind; false if there is none.
+func (k FaultKind) spec() (FaultSpec, bool) {
+	for _, spec := range Menu() {
+		if spec.Kind == k {
+			return spec, true
+		}
+	}
+	return FaultSpec{}, false
 }
 
 func isPoll(method, path string) bool { return method == "GET" && path == queuePath }
@@ -63,13 +81,17 @@ func Menu() []FaultSpec {
 		{Kind: FaultNullStatistics, What: "statistics are null", Seen: "panics the listener of actions/scaleset", Rewrites: true, Where: either(isPoll, isSession)},
 		{Kind: FaultStaleStatistics, What: "the counters are of ghosts", Seen: "ARC#4397", Rewrites: true, Where: either(isPoll, isSession)},
 		{Kind: FaultNoQueueURL, What: "messageQueueUrl is empty", Seen: "ARC#4370", Rewrites: true, Where: isSession},
-		{Kind: FaultSessionGone, What: "the session is gone", Seen: "actions/scaleset PR 123", Where: either(isPoll, isSession)},
+		{Kind: FaultSessionGone, What: "the session is gone", Seen: "actions/scaleset PR 123", Disturbs: true, Where: either(isPoll, isSession)},
 		{Kind: FaultDuplicateMessage, What: "the same items come again under a new id", Seen: "no promise of exactly once", Rewrites: true, Where: isPoll},
 		{Kind: FaultUnknownMessage, What: "an unknown outer messageType", Seen: "actions/scaleset listener.go", Rewrites: true, Where: isPoll},
 		{Kind: FaultUnknownItem, What: "one more item of an unknown type", Seen: "actions/scaleset client.go passes over it", Rewrites: true, Where: isPoll},
 		{Kind: FaultPoisonItem, What: "one more item with a field of a wrong type", Seen: "cloudbase/garm#812", Rewrites: true, Where: isPoll},
 		{Kind: FaultReversed, What: "the items of a message in reverse order", Seen: "actions/runner#3010", Rewrites: true, Where: isPoll},
 		{Kind: FaultEarlyEnd, What: "JobCompleted beside JobStarted, while the job runs", Seen: "actions/runner#3010, #4492", Rewrites: true, Where: isPoll},
+		{Kind: FaultLateStart, What: "JobStarted comes in a later message than JobCompleted", Seen: "no promise of an order", Rewrites: true, Where: isPoll},
+		{Kind: FaultFalseEnd, What: "JobCompleted in a message of its own, while the job runs", Seen: "actions/runner#4492", Disturbs: true, Where: isPoll},
+		{Kind: FaultGroupRenamed, What: "the runner group has another name from this request on", Seen: "any administrator", Disturbs: true},
+		{Kind: FaultGroupOpened, What: "the runner group admits every repository and workflow from this request on", Seen: "any administrator", Disturbs: true},
 		{Kind: FaultCountOnly, What: "count is 1 and the list is empty", Seen: "panics actions/scaleset client.go", Rewrites: true, Where: isList},
 		{Kind: FaultNoToken, What: "the token is null", Seen: "panics actions/scaleset client.go", Rewrites: true, Where: either(ends("/registration-token"), ends("/runner-registration"), ends("/access_tokens"))},
 		{Kind: FaultVersion, What: "403: the broker refuses the version of the runner", Seen: "ARC#4600; actions/runner BrokerErrorKind.cs", Where: isRunner},

@@ -6,8 +6,8 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -20,13 +20,28 @@ type signingKey struct {
 	key *rsa.PrivateKey
 }
 
-// Issuer is the issuer of ID tokens: the base URL with /oidc.
-func (s *Server) Issuer() string { return s.cfg.BaseURL + oidcPath }
+// Issuer is the issuer of ID tokens: the base URL with /oidc, and behind it the
+// enterprise if it has an issuer of its own.
+func (s *Server) Issuer() string {
+	if s.cfg.EnterpriseIssuer {
+		return s.commonIssuer() + "/" + s.cfg.Enterprise
+	}
+	return s.commonIssuer()
+}
+
+func (s *Server) commonIssuer() string { return s.cfg.BaseURL + oidcPath }
 
 func (s *Server) routeOIDC() {
-	s.mux.HandleFunc("GET "+oidcPath+"/.well-known/openid-configuration", s.public(s.discovery))
-	s.mux.HandleFunc("GET "+oidcPath+"/.well-known/jwks", s.public(s.jwks))
-	s.mux.HandleFunc("GET "+oidcPath+"/idtoken/{plan}/{job}", s.allow(s.idToken, kindJob))
+	at := []string{s.commonIssuer()}
+	if s.cfg.EnterpriseIssuer {
+		at = append(at, s.Issuer()) // the common one stays, for everybody else
+	}
+	for _, issuer := range at {
+		path := strings.TrimPrefix(issuer, s.cfg.BaseURL)
+		s.mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", s.public(discovery(issuer)))
+		s.mux.HandleFunc("GET "+path+"/.well-known/jwks", s.public(s.jwks))
+		s.mux.HandleFunc("GET "+path+"/idtoken/{plan}/{job}", s.allow(s.idToken, kindJob))
+	}
 }
 
 func (s *Server) public(h func(*http.Request) answer) http.HandlerFunc {
@@ -65,21 +80,24 @@ func (s *Server) signing() signingKey {
 	return s.keys[0]
 }
 
-func (s *Server) discovery(*http.Request) answer {
-	return ok(map[string]any{
-		"issuer": s.Issuer(), "jwks_uri": s.Issuer() + "/.well-known/jwks",
-		"subject_types_supported":  []string{"public", "pairwise"},
-		"response_types_supported": []string{"id_token"},
-		"claims_supported": []string{
-			"sub", "aud", "exp", "iat", "iss", "jti", "nbf", "ref", "sha", "repository", "repository_id",
-			"repository_owner", "repository_owner_id", "run_id", "run_number", "run_attempt", "actor", "actor_id",
-			"workflow", "workflow_ref", "workflow_sha", "head_ref", "base_ref", "event_name", "ref_type",
-			"environment", "job_workflow_ref", "job_workflow_sha", "repository_visibility", "runner_environment",
-			"check_run_id",
-		},
-		"id_token_signing_alg_values_supported": []string{"RS256"},
-		"scopes_supported":                      []string{"openid"},
-	})
+// discovery is the document of one issuer.
+func discovery(issuer string) func(*http.Request) answer {
+	return func(*http.Request) answer {
+		return ok(map[string]any{
+			"issuer": issuer, "jwks_uri": issuer + "/.well-known/jwks",
+			"subject_types_supported":  []string{"public", "pairwise"},
+			"response_types_supported": []string{"id_token"},
+			"claims_supported": []string{
+				"sub", "aud", "exp", "iat", "iss", "jti", "nbf", "ref", "sha", "repository", "repository_id",
+				"repository_owner", "repository_owner_id", "run_id", "run_number", "run_attempt", "actor", "actor_id",
+				"workflow", "workflow_ref", "workflow_sha", "head_ref", "base_ref", "event_name", "ref_type", "ref_protected",
+				"environment", "job_workflow_ref", "job_workflow_sha", "repository_visibility", "runner_environment",
+				"check_run_id", "enterprise", "enterprise_id",
+			},
+			"id_token_signing_alg_values_supported": []string{"RS256"},
+			"scopes_supported":                      []string{"openid"},
+		})
+	}
 }
 
 func (s *Server) jwks(*http.Request) answer {
@@ -102,7 +120,16 @@ func (s *Server) idToken(r *http.Request) answer {
 		return vssError(http.StatusForbidden, "InvalidOperationException", "the job is not in progress")
 	}
 	audience := cmp.Or(r.URL.Query().Get("audience"), s.cfg.BaseURL+"/"+s.cfg.Org)
-	token, err := s.sign(s.claims(j, audience))
+	claims := s.claims(j, audience)
+	sub, missing := s.subject(j, claims)
+	if missing != "" {
+		// docs: "If the environment claim is included (also via include_claim_keys),
+		// an environment is required and must be provided." Status and name of the
+		// refusal, and that other claims are treated alike, are assumed.
+		return vssError(http.StatusBadRequest, "VssPropertyValidationException", "the token has no claim "+missing+" to put into its subject")
+	}
+	claims["sub"] = sub
+	token, err := s.sign(claims)
 	if err != nil {
 		return vssError(http.StatusInternalServerError, "Exception", err.Error())
 	}
@@ -128,7 +155,7 @@ func (s *Server) sign(claims map[string]any) (string, error) {
 	return jws.CompactSerialize()
 }
 
-// claims are those of a self-hosted job; every id is a string.
+// claims are those of a self-hosted job, without sub; every id is a string.
 // https://docs.github.com/en/actions/reference/security/oidc
 func (s *Server) claims(j *job, audience string) map[string]any {
 	r, now := j.run, time.Now()
@@ -157,9 +184,23 @@ func (s *Server) claims(j *job, audience string) map[string]any {
 	if s.cfg.Enterprise != "" {
 		c["enterprise"], c["enterprise_id"] = s.cfg.Enterprise, id(s.cfg.EnterpriseID)
 	}
-	c["ref_protected"] = strconv.FormatBool(slices.ContainsFunc(r.repo.rulesets, func(set ruleset) bool { return set.Enforcement == "active" && set.Target == refType }))
-	c["sub"] = s.subject(j, c)
+	if r.ofPull() {
+		c["base_ref"], c["head_ref"] = "main", "topic" // as the API shows it
+	}
+	s.propertyClaims(r.repo, c)
+	c["ref_protected"] = strconv.FormatBool(r.refProtected())
 	return c
+}
+
+// propertyClaims adds the custom properties that the organization includes and
+// the repository has a value for.
+// https://docs.github.com/en/actions/reference/security/oidc#including-repository-custom-properties-in-oidc-tokens
+func (s *Server) propertyClaims(r *repo, c map[string]any) {
+	for _, name := range s.claimedProperties {
+		if value, has := r.properties[name]; has {
+			c["repo_property_"+name] = value
+		}
+	}
 }
 
 func (s *Server) workflowRef(r *run) string {

@@ -119,14 +119,17 @@ func (d *description) check(a simgithub.Answered) error {
 	case len(documented.Value.Content) == 0:
 		return emptyBody(a)
 	}
-	return openapi3filter.ValidateResponse(a.Request.Context(), &openapi3filter.ResponseValidationInput{
+	if err := openapi3filter.ValidateResponse(a.Request.Context(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: a.Request, Route: route},
 		Status:                 a.Status, Header: a.Header, Body: io.NopCloser(bytes.NewReader(a.Body)),
 		Options: &openapi3filter.Options{
 			MultiError:              true,
 			SchemaValidationOptions: []openapi3.SchemaValidationOption{openapi3.EnableFormatValidation()},
 		},
-	})
+	}); err != nil {
+		return err
+	}
+	return d.checkNames(documented.Value.Content.Get("application/json").Schema, a.Body)
 }
 
 func emptyBody(a simgithub.Answered) error {
@@ -146,7 +149,10 @@ func (d *description) checkSchema(name string, text []byte) error {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return fmt.Errorf("reading what should be a %s: %w", name, err)
 	}
-	return schema.Value.VisitJSON(v, openapi3.MultiErrors(), openapi3.EnableFormatValidation())
+	if err := schema.Value.VisitJSON(v, openapi3.MultiErrors(), openapi3.EnableFormatValidation()); err != nil {
+		return err
+	}
+	return d.checkNames(schema, text)
 }
 
 // reasons lists what is wrong, one a line, each with its place in the answer.

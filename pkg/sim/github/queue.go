@@ -230,26 +230,68 @@ func (s *Server) acknowledge(r *http.Request) answer {
 	for i, m := range set.messages {
 		if strconv.FormatInt(m.id, 10) == r.PathValue("message") {
 			set.messages = slices.Delete(set.messages, i, i+1)
+			s.release(set, m)
 			return noContent()
 		}
 	}
+	// The status is what the official client was seen to stop at; the name is
+	// assumed, no public source has one.
 	return vssError(http.StatusNotFound, "MessageNotFoundException", "no such message")
 }
 
-// repeat makes the items of a message come again in a message of their own.
-func (s *Server) repeat(id int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, set := range s.state.sets {
-		for _, m := range set.messages {
-			if m.id == id {
-				for _, item := range m.items {
-					s.enqueue(set, item, false)
-				}
-				return
-			}
+// repeat makes the items of a message come again in a message of their own. The
+// caller holds the lock.
+func (s *Server) repeat(r *http.Request, id int64) {
+	if set, m := s.polled(r, id); m != nil {
+		for _, item := range m.items {
+			s.enqueue(set, item, false)
 		}
 	}
+}
+
+// withhold takes what a message says of jobs that start out of it, until their
+// completion was acknowledged. The caller holds the lock.
+func (s *Server) withhold(r *http.Request, id int64) {
+	set, m := s.polled(r, id)
+	if m == nil {
+		return
+	}
+	kept := []jobMessage{}
+	for _, item := range m.items {
+		if item.MessageType == "JobStarted" {
+			set.withheld = append(set.withheld, item)
+			continue
+		}
+		kept = append(kept, item)
+	}
+	m.items = kept
+}
+
+// release gives out what was withheld of the jobs that a message completed.
+func (s *Server) release(set *scaleSet, m *message) {
+	set.withheld = slices.DeleteFunc(set.withheld, func(held jobMessage) bool {
+		over := slices.ContainsFunc(m.items, func(item jobMessage) bool {
+			return item.MessageType == "JobCompleted" && item.JobID == held.JobID
+		})
+		if over {
+			s.enqueue(set, held, false)
+		}
+		return over
+	})
+}
+
+// polled is the message that a poll was answered with, nil once it is
+// acknowledged.
+func (s *Server) polled(r *http.Request, id int64) (*scaleSet, *message) {
+	set, _ := s.sessionOf(callerOf(r))
+	if set == nil {
+		return nil, nil
+	}
+	i := slices.IndexFunc(set.messages, func(m *message) bool { return m.id == id })
+	if i < 0 {
+		return nil, nil
+	}
+	return set, set.messages[i]
 }
 
 // acquireJobs is the second step of the older flow; it returns the ids that

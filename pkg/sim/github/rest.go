@@ -1,7 +1,6 @@
 package simgithub
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -45,6 +44,8 @@ func (s *Server) routeREST() {
 	handle("GET "+repos+"/contents/{path...}", s.inRepo(s.getContent))
 	handle("GET "+repos, s.inRepo(s.getRepo))
 	handle("GET "+repos+"/git/ref/tags/{tag...}", s.inRepo(s.getTagRef))
+	handle("GET "+repos+"/git/ref/heads/{branch...}", s.inRepo(s.getBranchRef))
+	handle("GET "+repos+"/git/tags/{sha}", s.inRepo(s.getTag))
 	handle("GET "+repos+"/commits/{ref...}", s.inRepo(s.getCommit))
 	handle("GET "+repos+"/commits/{ref}/pulls", s.inRepo(s.listCommitPulls))
 	handle("GET "+repos+"/activity", s.inRepo(s.listActivity))
@@ -93,31 +94,6 @@ func (s *Server) restAs(h func(*http.Request) answer, kinds ...string) http.Hand
 	}, kinds...)
 }
 
-// rateWindow is the primary rate limit: a number of calls in each hour.
-// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
-type rateWindow struct {
-	reset time.Time
-	used  int
-}
-
-// roll begins a new hour if the last one is over.
-func (w *rateWindow) roll(now time.Time) {
-	if !now.Before(w.reset) {
-		w.reset, w.used = now.Add(time.Hour), 0
-	}
-}
-
-func (w *rateWindow) count(now time.Time, limit int) (map[string]string, bool) {
-	w.roll(now)
-	exceeded := w.used >= limit
-	w.used = min(w.used+1, limit)
-	return map[string]string{
-		"X-RateLimit-Limit": strconv.Itoa(limit), "X-RateLimit-Used": strconv.Itoa(w.used),
-		"X-RateLimit-Remaining": strconv.Itoa(limit - w.used), "X-RateLimit-Resource": "core",
-		"X-RateLimit-Reset": strconv.FormatInt(w.reset.Unix(), 10),
-	}, exceeded
-}
-
 func notFound() answer { return restError(http.StatusNotFound, "Not Found") }
 
 func (s *Server) inOrg(h func(*http.Request) answer) func(*http.Request) answer {
@@ -137,47 +113,6 @@ func (s *Server) inRepo(h func(*http.Request, *repo) answer) func(*http.Request)
 		}
 		return h(r, x)
 	}
-}
-
-// page cuts one page out of a list and says in Link where the others are.
-// https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api
-func page[T any](s *Server, r *http.Request, key string, items []T) answer {
-	q := r.URL.Query()
-	number := func(name string, fallback, most int) int {
-		if n, err := strconv.Atoi(q.Get(name)); err == nil && n > 0 {
-			return min(n, most)
-		}
-		return fallback
-	}
-	size, n := number("per_page", 30, 100), number("page", 1, 1<<20)
-	last := max((len(items)+size-1)/size, 1)
-	cut := []T{}
-	if from := (n - 1) * size; from < len(items) {
-		cut = items[from:min(from+size, len(items))]
-	}
-	a := ok(map[string]any{"total_count": len(items), key: cut})
-	if last > 1 {
-		a.header = map[string]string{"Link": s.links(r, q, n, last)}
-	}
-	return a
-}
-
-func (s *Server) links(r *http.Request, q url.Values, n, last int) string {
-	link := func(to int, rel string) string {
-		q.Set("page", strconv.Itoa(to))
-		return fmt.Sprintf(`<%s%s?%s>; rel="%s"`, s.cfg.BaseURL, r.URL.EscapedPath(), q.Encode(), rel)
-	}
-	var out []string
-	if n > 1 {
-		out = append(out, link(min(n-1, last), "prev"))
-	}
-	if n < last {
-		out = append(out, link(n+1, "next"), link(last, "last"))
-	}
-	if n > 1 {
-		out = append(out, link(1, "first"))
-	}
-	return strings.Join(out, ", ")
 }
 
 // createInstallationToken takes the JWT of the App and nothing else.

@@ -93,7 +93,8 @@ func (s *Server) listPolicies(r *http.Request, _ *repo, e *environment) answer {
 }
 
 // listApprovals is the review history of the run over all its attempts. It
-// holds no time, no attempt and no job.
+// holds no time, no attempt and no job, and it has no pages: the operation takes
+// neither per_page nor page.
 // https://docs.github.com/en/rest/actions/workflow-runs#get-the-review-history-for-a-workflow-run
 func (s *Server) listApprovals(_ *http.Request, r *run) answer {
 	out := []map[string]any{}

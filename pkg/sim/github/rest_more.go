@@ -1,13 +1,10 @@
 package simgithub
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -90,12 +87,16 @@ func (s *Server) pushTag(r *repo, tag, sha string, by *user) {
 	r.activities = append(r.activities, activity{"refs/tags/" + tag, before, sha, by, kind, s.now()})
 }
 
-// listActivity shows the newest first.
+// listActivity shows the newest first unless it is asked for the other direction.
 // https://docs.github.com/en/rest/repos/repos#list-repository-activities
 func (s *Server) listActivity(r *http.Request, x *repo) answer {
+	q := r.URL.Query()
 	out := []map[string]any{}
 	for i, a := range slices.Backward(x.activities) {
-		if want := r.URL.Query().Get("ref"); want != "" && want != a.ref && "refs/heads/"+want != a.ref {
+		if want := q.Get("ref"); want != "" && want != a.ref && "refs/heads/"+want != a.ref {
+			continue
+		}
+		if want := q.Get("actor"); want != "" && !strings.EqualFold(want, a.actor.login) {
 			continue
 		}
 		out = append(out, map[string]any{
@@ -103,16 +104,10 @@ func (s *Server) listActivity(r *http.Request, x *repo) answer {
 			"timestamp": stamp(a.at), "activity_type": a.kind, "actor": s.showUser(a.actor),
 		})
 	}
-	return ok(out)
-}
-
-// pageOf is page of a list that is no object.
-func pageOf[T any](s *Server, r *http.Request, items []T) answer {
-	a := page(s, r, "items", items)
-	if doc, isMap := a.body.(map[string]any); isMap {
-		a.body = doc["items"]
+	if q.Get("direction") == "asc" {
+		slices.Reverse(out)
 	}
-	return a
+	return s.cursorPage(r, out, "id")
 }
 
 func (s *Server) listEnvironments(r *http.Request, x *repo) answer {
@@ -151,58 +146,47 @@ func (s *Server) SetSAML(login, nameID string) {
 // needs Enterprise Cloud.
 // https://docs.github.com/en/enterprise-cloud@latest/rest/orgs/orgs#get-the-audit-log-for-an-organization
 func (s *Server) listAuditLog(r *http.Request) answer {
-	actor, _ := strings.CutPrefix(r.URL.Query().Get("phrase"), "actor:")
 	out := []map[string]any{}
 	for _, id := range sortedKeys(s.state.runs) {
 		for i, a := range s.state.runs[id].approvals {
-			if actor != "" && !strings.EqualFold(actor, a.by.login) {
-				continue
+			if e := s.auditEntry(id, i, a); inAudit(r.URL.Query().Get("phrase"), e) {
+				out = append(out, e)
 			}
-			e := map[string]any{
-				"@timestamp": a.at.UnixMilli(), "created_at": a.at.UnixMilli(), "action": "workflows.approve_deployment",
-				"actor": a.by.login, "actor_id": a.by.id, "org": s.cfg.Org, "org_id": s.cfg.OrgID, "_document_id": fmt.Sprintf("%d-%d", id, i),
-			}
-			if a.by.nameID != "" {
-				e["external_identity_nameid"] = a.by.nameID
-			}
-			out = append(out, e)
 		}
 	}
-	slices.Reverse(out)
-	return ok(out)
+	slices.SortStableFunc(out, func(a, b map[string]any) int { return cmp.Compare(b["@timestamp"].(int64), a["@timestamp"].(int64)) })
+	if r.URL.Query().Get("order") == "asc" {
+		slices.Reverse(out)
+	}
+	return s.cursorPage(r, out, "_document_id")
 }
 
-// getRateLimit does not count against the limit.
-// https://docs.github.com/en/rest/rate-limit/rate-limit#get-rate-limit-status-for-the-authenticated-user
-func (s *Server) getRateLimit(*http.Request) answer {
-	s.limit.roll(time.Now())
-	core := map[string]any{
-		"limit": s.cfg.RateLimit, "used": s.limit.used, "remaining": s.cfg.RateLimit - s.limit.used, "reset": s.limit.reset.Unix(),
+// auditEntry names the action as the list of audit log events does.
+// https://docs.github.com/en/enterprise-cloud@latest/organizations/keeping-your-organization-secure/managing-security-settings-for-your-organization/audit-log-events-for-your-organization#workflows
+func (s *Server) auditEntry(runID int64, i int, a approval) map[string]any {
+	e := map[string]any{
+		"@timestamp": a.at.UnixMilli(), "created_at": a.at.UnixMilli(), "action": "workflows.approve_workflow_job",
+		"actor": a.by.login, "actor_id": a.by.id, "org": s.cfg.Org, "org_id": s.cfg.OrgID, "_document_id": fmt.Sprintf("%d-%d", runID, i),
 	}
-	search := map[string]any{"limit": 30, "used": 0, "remaining": 30, "reset": s.limit.reset.Unix()}
-	return ok(map[string]any{"resources": map[string]any{"core": core, "search": search}, "rate": core})
+	if a.state == "rejected" {
+		e["action"] = "workflows.reject_workflow_job"
+	}
+	if a.by.nameID != "" {
+		e["external_identity_nameid"] = a.by.nameID
+	}
+	return e
 }
 
-// tag gives a GET answer its ETag, and answers 304 without a body to whoever has
-// it already; that does not count against the rate limit.
-// https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
-func (s *Server) tag(r *http.Request, a answer) answer {
-	if r.Method != http.MethodGet || a.status != http.StatusOK {
-		return a
+// inAudit says that an entry has what the phrase asks for. Of GitHub's qualifiers
+// it knows actor and action.
+func inAudit(phrase string, e map[string]any) bool {
+	for term := range strings.FieldsSeq(phrase) {
+		key, want, _ := strings.Cut(term, ":")
+		if have, isText := e[key].(string); (key == "actor" || key == "action") && (!isText || !strings.EqualFold(have, want)) {
+			return false
+		}
 	}
-	body, err := json.Marshal(a.body)
-	if err != nil {
-		return a
-	}
-	sum := sha256.Sum256(body)
-	a.header["ETag"] = `W/"` + hex.EncodeToString(sum[:16]) + `"`
-	if r.Header.Get("If-None-Match") == a.header["ETag"] {
-		s.limit.used--
-		a.header["X-RateLimit-Used"] = strconv.Itoa(s.limit.used)
-		a.header["X-RateLimit-Remaining"] = strconv.Itoa(s.cfg.RateLimit - s.limit.used)
-		a.status, a.body = http.StatusNotModified, nil
-	}
-	return a
+	return true
 }
 
 // reviewPending approves or rejects waiting deployments, by a person: an

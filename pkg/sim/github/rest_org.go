@@ -232,26 +232,15 @@ func (s *Server) deleteOrgRunner(r *http.Request) answer {
 	return noContent()
 }
 
-func (s *Server) getTagRef(r *http.Request, x *repo) answer {
-	tag := r.PathValue("tag")
-	sha, found := x.tags[tag]
-	if !found {
-		return notFound()
-	}
-	base := s.rest3("/repos/" + s.fullName(x) + "/git")
-	return ok(map[string]any{
-		"ref": "refs/tags/" + tag, "node_id": "REF_" + sha[:8], "url": base + "/refs/tags/" + tag,
-		"object": map[string]any{"type": "commit", "sha": sha, "url": base + "/commits/" + sha},
-	})
-}
-
-// getCommit takes a commit id or a tag. The author is null when GitHub knows
+// getCommit takes a commit id, a tag or a branch. The author is null when GitHub knows
 // no account for the commit's address.
 func (s *Server) getCommit(r *http.Request, x *repo) answer {
 	ref := r.PathValue("ref")
 	sha := ref
 	if tagged, found := x.tags[strings.TrimPrefix(ref, "tags/")]; found {
 		sha = tagged
+	} else if head, found := s.branch(x, strings.TrimPrefix(ref, "heads/")); found {
+		sha = head
 	}
 	author, known := x.commits[sha]
 	if !known {
@@ -271,9 +260,7 @@ func (s *Server) getCommit(r *http.Request, x *repo) answer {
 		"commit": map[string]any{
 			"author": signature, "committer": signature, "message": "release", "comment_count": 0,
 			"url": base + "/git/commits/" + sha, "tree": map[string]any{"sha": treeOf(sha), "url": base + "/git/trees/" + treeOf(sha)},
-			"verification": map[string]any{
-				"verified": false, "reason": "unsigned", "signature": nil, "payload": nil, "verified_at": nil,
-			},
+			"verification": unsigned(),
 		},
 	})
 }

@@ -1,130 +1,13 @@
 package simgithub
 
 import (
-	"crypto/sha1"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// SubjectTemplate is how the claim sub of a repository's ID tokens is made.
-// https://docs.github.com/en/actions/reference/security/oidc
-type SubjectTemplate struct {
-	// Keys are the claims that sub consists of, in this order; none is the
-	// default, repo and context.
-	Keys []string
-	// Immutable writes names with their numeric ids, ORG@ID/REPO@ID: the
-	// default of repositories since 15 July 2026.
-	Immutable bool
-}
-
-// SetSubject sets the template of a repository; nil gives it back to GitHub's
-// default. A template of the organization does nothing until a repository says
-// so by use_default=false without keys of its own.
-func (s *Server) SetSubject(repository string, t *SubjectTemplate) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.addRepo(repository).subject = t
-}
-
-// subject is the claim sub of a job.
-func (s *Server) subject(j *job, claims map[string]any) string {
-	t := j.run.repo.subject
-	if t == nil {
-		t = &SubjectTemplate{}
-	}
-	repo := s.fullName(j.run.repo)
-	if t.Immutable {
-		repo = fmt.Sprintf("%s@%d/%s@%d", s.cfg.Org, s.cfg.OrgID, j.run.repo.name, j.run.repo.id)
-	}
-	context := "ref:" + j.run.ref()
-	if j.env != nil {
-		context = "environment:" + escapeClaim(j.env.Name)
-	}
-	keys := t.Keys
-	if len(keys) == 0 && j.run.repo.subject != nil {
-		keys = s.orgSubject
-	}
-	if len(keys) == 0 {
-		keys = []string{"repo", "context"}
-	}
-	var parts []string
-	for _, key := range keys {
-		switch key {
-		case "repo":
-			parts = append(parts, "repo:"+repo)
-		case "context":
-			parts = append(parts, context)
-		default:
-			parts = append(parts, key+":"+escapeClaim(fmt.Sprint(claims[key])))
-		}
-	}
-	return strings.Join(parts, ":")
-}
-
-// escapeClaim keeps a value from looking like two: docs, "any : within the
-// context values is replaced with %3A".
-func escapeClaim(v string) string { return strings.ReplaceAll(v, ":", "%3A") }
-
-func (s *Server) getSubject(_ *http.Request, x *repo) answer {
-	m := map[string]any{"use_default": x.subject == nil, "use_immutable_subject": x.subject != nil && x.subject.Immutable}
-	if x.subject != nil && len(x.subject.Keys) > 0 {
-		m["include_claim_keys"] = x.subject.Keys
-	}
-	m["sub_claim_prefix"] = "repo:" + s.fullName(x)
-	if x.subject != nil && x.subject.Immutable {
-		m["sub_claim_prefix"] = fmt.Sprintf("repo:%s@%d/%s@%d", s.cfg.Org, s.cfg.OrgID, x.name, x.id)
-	}
-	return ok(m)
-}
-
-func (s *Server) putSubject(r *http.Request, x *repo) answer {
-	var b struct {
-		UseDefault *bool    `json:"use_default"`
-		Keys       []string `json:"include_claim_keys"`
-		Immutable  bool     `json:"use_immutable_subject"`
-	}
-	if err := decode(r, &b); err != nil || b.UseDefault == nil || !claimKeys(b.Keys) {
-		return restError(http.StatusUnprocessableEntity, "Invalid request")
-	}
-	x.subject = nil
-	if !*b.UseDefault {
-		x.subject = &SubjectTemplate{Keys: b.Keys, Immutable: b.Immutable}
-	}
-	return answer{status: http.StatusCreated, body: map[string]any{}}
-}
-
-func (s *Server) getOrgSubject(*http.Request) answer {
-	keys := s.orgSubject
-	if len(keys) == 0 {
-		keys = []string{"repo", "context"}
-	}
-	return ok(map[string]any{"include_claim_keys": keys})
-}
-
-func (s *Server) putOrgSubject(r *http.Request) answer {
-	var b struct {
-		Keys []string `json:"include_claim_keys"`
-	}
-	if err := decode(r, &b); err != nil || len(b.Keys) == 0 || !claimKeys(b.Keys) {
-		return restError(http.StatusUnprocessableEntity, "Invalid request")
-	}
-	s.orgSubject = b.Keys
-	return answer{status: http.StatusCreated, body: map[string]any{}}
-}
-
-// claimKeys says that the keys have letters, digits and underscores only, as
-// GitHub wants them.
-func claimKeys(keys []string) bool {
-	return !slices.ContainsFunc(keys, func(k string) bool {
-		return k == "" || strings.Trim(k, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != ""
-	})
-}
 
 // Ruleset is a repository ruleset as far as it is simulated: which refs it is
 // about and which kinds of rule it has.
@@ -224,8 +107,7 @@ func (s *Server) getContent(r *http.Request, x *repo) answer {
 	if !found {
 		return notFound()
 	}
-	blob := sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", len(content), content)) // as git names it
-	id := hex.EncodeToString(blob[:])
+	id := gitID("blob", content)
 	url := s.rest3("/repos/"+s.fullName(x)+"/contents/"+path) + "?ref=" + ref
 	git := s.rest3("/repos/" + s.fullName(x) + "/git/blobs/" + id)
 	html := s.cfg.BaseURL + "/" + s.fullName(x) + "/blob/" + ref + "/" + path

@@ -77,6 +77,11 @@ func (w *world) everyRoute(t *testing.T, key *rsa.PrivateKey) []call {
 	installation := fmt.Sprintf("Bearer %v", token["token"])
 	w.sim.PushTag("shop", "v1.2.3", sha1, "alice")
 	w.sim.AddPull("shop", sha1, "alice")
+	w.sim.PushBranch("shop", "release/1.x", sha2, "bob")
+	object, err := w.sim.AnnotateTag("shop", "v1.2.3", "alice", "first release")
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.sim.SetSAML("bob", "bob@acme.test")
 	env := w.sim.SetEnvironment("shop", simgithub.Environment{
 		Name: "guarded", ReviewerTeams: []string{"deployers"}, ReviewerUsers: []string{"carol"}, WaitTimer: time.Minute,
@@ -141,6 +146,10 @@ func (w *world) everyRoute(t *testing.T, key *rsa.PrivateKey) []call {
 		{"GET " + repo + "/environments/guarded/deployment-branch-policies", user, nil, 200},
 		{"GET " + repo + "/environments/guarded/deployment_protection_rules", user, nil, 200},
 		{"GET " + repo + "/git/ref/tags/v1.2.3", user, nil, 200},
+		{"GET " + repo + "/git/ref/heads/main", user, nil, 404},
+		{"GET " + repo + "/git/ref/heads/release/1.x", user, nil, 200},
+		{"GET " + repo + "/git/tags/" + object, user, nil, 200},
+		{"GET " + repo + "/git/tags/" + sha1, user, nil, 404},
 	}
 }
 

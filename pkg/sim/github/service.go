@@ -1,6 +1,7 @@
 package simgithub
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -132,8 +133,11 @@ type setBody struct {
 	} `json:"runnerSetting"`
 }
 
+// badRequest is an error of the runner's SDK for values that do not do
+// (actions/runner, PropertyExceptions.cs). That the service gives this one for
+// these mistakes is assumed; clients look at the status.
 func badRequest(msg string) answer {
-	return vssError(http.StatusBadRequest, "InvalidRequestException", msg)
+	return vssError(http.StatusBadRequest, "VssPropertyValidationException", msg)
 }
 
 func (s *Server) createSet(r *http.Request) answer {
@@ -166,12 +170,17 @@ func (s *Server) createSet(r *http.Request) answer {
 // there (actions-runner-controller PR 2413), and that the group exists.
 func (s *Server) refuseSet(self int64, name string, groupID int64) (answer, bool) {
 	if s.state.groups[groupID] == nil {
-		return vssError(http.StatusNotFound, "RunnerGroupNotFoundException", "no such runner group"), true
+		// The words are those of actions/runner#634. The runner's SDK calls a
+		// group a pool (actions/runner ConfigurationManager.cs); that its
+		// exception goes with these words here is assumed.
+		return vssError(http.StatusNotFound, "TaskAgentPoolNotFoundException", fmt.Sprintf("No runner group found with identifier %d.", groupID)), true
 	}
 	for _, o := range s.state.sets {
 		if o.id != self && o.groupID == groupID && strings.EqualFold(o.name, name) {
+			// Status and words as in macstadium/orka-github-actions-integration#63;
+			// clients that meet the real service look for this name.
 			return vssError(http.StatusBadRequest, "RunnerScaleSetExistsException",
-				"Runner scale set "+name+" already exists in the runner group."), true
+				"The runner scale set already exists in runner group "+s.state.groups[groupID].Name+"."), true
 		}
 	}
 	return answer{}, false
@@ -195,6 +204,7 @@ func (s *Server) updateSet(r *http.Request, set *scaleSet) answer {
 func (s *Server) removeSet(_ *http.Request, set *scaleSet) answer {
 	for _, a := range s.state.agentsOf(set.id) {
 		if a.busy {
+			// That it is refused is ARC's ADR 2022-10-27; status and name are assumed.
 			return vssError(http.StatusBadRequest, "RunnerScaleSetBusyException",
 				"The runner scale set has a job assigned to a runner.")
 		}

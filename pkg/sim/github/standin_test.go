@@ -154,6 +154,7 @@ func TestControlChangesWhatIsAroundAJob(t *testing.T) {
 			{"PATCH", fmt.Sprintf("groups/%d", w.group), `{}`, fmt.Sprintf("/orgs/acme/actions/runner-groups/%d", w.group), "name:renamed"},
 			{"POST", "files", `{"repository":"shop","ref":"v9","path":"a.txt","content":"hello"}`, "/repos/acme/shop/contents/a.txt?ref=v9", "aGVsbG8="},
 			{"POST", "subjects", `{"repository":"shop","keys":["repo"],"immutable":true}`, "/repos/acme/shop/actions/oidc/customization/sub", "use_immutable_subject:true"},
+			{"POST", "branches", `{"repository":"shop","branch":"dev","sha":"` + sha1 + `","by":"alice"}`, "/repos/acme/shop/git/ref/heads/dev", sha1},
 			{"POST", "subjects", `{"repository":"shop","default":true}`, "/repos/acme/shop/actions/oidc/customization/sub", "use_default:true"},
 		} {
 			w.control(200, c.method, c.call, c.body)
@@ -163,6 +164,12 @@ func TestControlChangesWhatIsAroundAJob(t *testing.T) {
 		}
 		w.control(200, "POST", "rulesets", `{"repository":"shop","name":"tags","target":"tag","enforcement":"active","rules":["update"]}`)
 		w.control(200, "POST", "tags", `{"repository":"shop","tag":"v9","sha":"`+sha1+`","by":"mallory"}`)
+		object := w.control(200, "POST", "tags/annotate", `{"repository":"shop","tag":"v9","by":"mallory","message":"m"}`)
+		if got := get("/repos/acme/shop/git/ref/tags/v9"); !strings.Contains(got, fmt.Sprint(object["sha"])) {
+			t.Errorf("the annotated tag is %s, want %v", got, object)
+		}
+		w.control(400, "POST", "tags/annotate", `{"repository":"shop","tag":"nothing","by":"mallory"}`)
+		w.control(400, "POST", "branches", `{"repository":"shop","branch":"dev","sha":"short","by":"alice"}`)
 		w.control(200, "POST", "pulls", `{"repository":"shop","sha":"`+sha1+`","author":"bob"}`)
 		w.control(200, "POST", "saml", `{"login":"bob","nameId":"bob@corp.example"}`)
 		state := fmt.Sprint(w.control(200, "GET", "state", ``))
@@ -205,6 +212,16 @@ func TestControlRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		} {
 			method, path, _ := strings.Cut(call, " ")
 			w.control(400, method, path, body)
+		}
+	})
+}
+
+func TestControlSetsWhatTokensShow(t *testing.T) {
+	bubble(t, simgithub.Config{}, func(t *testing.T, w *world) {
+		w.control(400, "POST", "properties", `{"properties":{"team":"payments"}}`)
+		w.control(200, "POST", "properties", `{"repository":"shop","properties":{"team":"payments"},"claims":["team"]}`)
+		if c := claimsOf(t, w); c["repo_property_team"] != "payments" {
+			t.Errorf("the token shows %v, want the team", c)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package simgithub
 
 import (
 	"crypto/rsa"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -61,8 +62,15 @@ type repo struct {
 	activities []activity
 	rulesets   []ruleset
 	files      map[string]string // by short ref, colon, path
+	branches   map[string]string
+	// annotations are tag objects by their ids.
+	annotations map[string]annotation
+	// properties are custom properties by their names.
+	properties map[string]string
 	// subject is how sub is made, nil for GitHub's default.
 	subject *SubjectTemplate
+	// immutable writes names with their ids into sub, nil if the organization decides.
+	immutable *bool
 }
 
 type environment struct {
@@ -89,8 +97,20 @@ type run struct {
 
 func (r *run) latest() *attempt { return r.attempts[len(r.attempts)-1] }
 
-// ref is the git reference that the run was started for.
+// ofPull says that a pull request started the run.
+func (r *run) ofPull() bool { return r.spec.Event == "pull_request" && r.spec.Tag == "" }
+
+// ref is the git reference that the run was started for: of a pull request, the
+// merge of its head into its base.
+// https://docs.github.com/en/actions/reference/workflows-and-actions/events-that-trigger-workflows#pull_request
 func (r *run) ref() string {
+	if r.ofPull() {
+		number := int64(1)
+		if pulls := r.repo.pulls[r.spec.HeadSHA]; len(pulls) > 0 {
+			number = pulls[len(pulls)-1].number
+		}
+		return fmt.Sprintf("refs/pull/%d/merge", number)
+	}
 	if r.spec.Tag == "" {
 		return "refs/heads/main"
 	}
@@ -151,6 +171,8 @@ type scaleSet struct {
 	pending  []event
 	messages []*message
 	nextID   int64
+	// withheld is what a fault keeps back of jobs that started.
+	withheld []jobMessage
 }
 
 type label struct {

@@ -9,14 +9,21 @@ import (
 )
 
 // claimsOf runs a job and returns the claims of an ID token that it asked for.
-func claimsOf(t *testing.T, w *world) (claims map[string]any) {
+func claimsOf(t *testing.T, w *world, change ...func(*simgithub.RunSpec)) (claims map[string]any) {
 	t.Helper()
 	c := w.session()
-	w.dispatch(nil)
+	w.dispatch(func(spec *simgithub.RunSpec) {
+		for _, f := range change {
+			f(spec)
+		}
+	})
 	w.take(c, 1)
 	_, jit := w.jit("r1")
 	w.start(t.Context(), jit, func(_ context.Context, env map[string]string) error {
 		claims = w.idToken(env, "ward")
+		if env["GITHUB_REF_PROTECTED"] != claims["ref_protected"] {
+			t.Errorf("the job's context says ref_protected %q, its token %q", env["GITHUB_REF_PROTECTED"], claims["ref_protected"])
+		}
 		return nil
 	})()
 	return claims

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/x509"
 	"testing"
+	"time"
 
 	upstream "github.com/actions/scaleset"
 
@@ -15,6 +16,10 @@ import (
 
 func TestOfficialClient(t *testing.T) {
 	conformance.Run(t, conformance.Options{New: newOfficial, Sockets: true})
+}
+
+func TestFaultsThroughTheOfficialClient(t *testing.T) {
+	conformance.RunFaults(t, conformance.Options{New: newOfficial, Sockets: true})
 }
 
 // official adapts github.com/actions/scaleset v0.1.0.
@@ -28,7 +33,7 @@ func newOfficial(t *testing.T, to conformance.Target) conformance.Client {
 	}
 	c, err := upstream.NewClientWithPersonalAccessToken(upstream.NewClientWithPersonalAccessTokenConfig{
 		GitHubConfigURL: to.URL, PersonalAccessToken: to.Token,
-	}, upstream.WithRootCAs(roots), upstream.WithRetryMax(1))
+	}, upstream.WithRootCAs(roots), upstream.WithRetryMax(0), upstream.WithRetryWaitMax(10*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +114,10 @@ func (s session) Poll(ctx context.Context, last, capacity int) (*conformance.Mes
 	if err != nil || m == nil {
 		return nil, err
 	}
-	out := &conformance.Message{ID: m.MessageID, TotalAssigned: m.Statistics.TotalAssignedJobs, TotalRunning: m.Statistics.TotalRunningJobs, TotalIdle: m.Statistics.TotalIdleRunners}
+	out := &conformance.Message{ID: m.MessageID, NoStatistics: m.Statistics == nil}
+	if s := m.Statistics; s != nil {
+		out.TotalAssigned, out.TotalRunning, out.TotalIdle = s.TotalAssignedJobs, s.TotalRunningJobs, s.TotalIdleRunners
+	}
 	for _, j := range m.JobAssignedMessages {
 		out.Assigned = append(out.Assigned, j.JobID)
 	}
