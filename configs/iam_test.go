@@ -68,6 +68,8 @@ func called(t *testing.T) []string {
 	patterns := map[string]*regexp.Regexp{
 		"ec2:":         regexp.MustCompile(`\bec2\.New(\w+)Paginator\(|\ba\.ec2\.([A-Z]\w+)\(`),
 		"autoscaling:": regexp.MustCompile(`\bautoscaling\.New(\w+)Paginator\(|\ba\.groups\.([A-Z]\w+)\(`),
+		"ssm:":         regexp.MustCompile(`\bssm\.New(\w+)Paginator\(|\ba\.ssm\.([A-Z]\w+)\(`),
+		"sts:":         regexp.MustCompile(`\bsts\.New(\w+)Paginator\(|\ba\.sts\.([A-Z]\w+)\(`),
 	}
 	var out []string
 	for _, file := range files {
@@ -89,12 +91,18 @@ func called(t *testing.T) []string {
 }
 
 func TestIAMPolicyAllowsExactlyWhatTheDriverCalls(t *testing.T) {
+	// "No permissions are required to perform this operation":
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+	const free = "sts:GetCallerIdentity"
 	want := []string{
-		"autoscaling:DescribeAutoScalingInstances", "autoscaling:TerminateInstanceInAutoScalingGroup",
-		"ec2:DescribeInstanceImageMetadata", "ec2:DescribeInstances", "ec2:DescribeVolumes", "ec2:TerminateInstances",
+		"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLifecycleHooks",
+		"autoscaling:DescribeWarmPool", "autoscaling:SetDesiredCapacity", "autoscaling:SetInstanceProtection",
+		"autoscaling:TerminateInstanceInAutoScalingGroup",
+		"ec2:DescribeInstanceImageMetadata", "ec2:DescribeInstances", "ec2:DescribeRouteTables", "ec2:DescribeSubnets", "ec2:DescribeVolumes",
+		"ec2:TerminateInstances", "ssm:GetParameters",
 	}
-	if got := called(t); !slices.Equal(got, want) {
-		t.Errorf("pkg/hosts calls %q, want %q", got, want)
+	if got := called(t); !slices.Equal(got, append(slices.Clone(want), free)) {
+		t.Errorf("pkg/hosts calls %q, want %q and %s", got, want, free)
 	}
 	var got []string
 	for _, s := range iamPolicy(t) {
@@ -131,8 +139,13 @@ func TestIAMPolicyEndsOnlyHostsOfThePool(t *testing.T) {
 	for _, s := range iamPolicy(t) {
 		condition := s.Condition["StringEquals"]
 		switch s.Action[0] {
-		case "autoscaling:TerminateInstanceInAutoScalingGroup":
+		case "autoscaling:SetInstanceProtection", "autoscaling:SetDesiredCapacity":
 			if want := "arn:aws:autoscaling:" + where + "autoScalingGroup:*:autoScalingGroupName/" + h.Groups[0]; s.Resource != want {
+				t.Errorf("%s: resource %s, want %s", s.Sid, s.Resource, want)
+			}
+		case "ssm:GetParameters":
+			// AWS's public parameters belong to no account.
+			if want := "arn:aws:ssm:" + h.Region + "::parameter/aws/service/bottlerocket/*"; s.Resource != want {
 				t.Errorf("%s: resource %s, want %s", s.Sid, s.Resource, want)
 			}
 		case "ec2:TerminateInstances":

@@ -105,13 +105,14 @@ func (v *validation) limits() {
 	}{
 		{"decideBy", l.DecideBy}, {"bindBy", l.BindBy}, {"releaseBy", l.ReleaseBy}, {"idleTTL", l.IdleTTL},
 		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL},
-		{"teardownBy", l.TeardownBy}, {"concludeGrace", l.ConcludeGrace},
+		{"escalateAfter", l.EscalateAfter}, {"teardownBy", l.TeardownBy}, {"concludeGrace", l.ConcludeGrace},
 	} {
 		v.positive("limits."+d.key, d.d)
 	}
 	v.before("limits.idleTTL", l.IdleTTL, "limits.jobTTL", l.JobTTL)
 	v.before("limits.surplusGrace", l.SurplusGrace, "limits.idleTTL", l.IdleTTL)
 	v.before("limits.hookGrace", l.HookGrace, "limits.jobTTL", l.JobTTL)
+	v.before("limits.escalateAfter", l.EscalateAfter, "limits.teardownBy", l.TeardownBy)
 	// After a restart an approval is young again; the hook has to outwait that.
 	v.before("pool.coolOff", v.Pool.CoolOff, "limits.hookGrace", l.HookGrace)
 	// The authorization has to last until a runner that was made for it idles out.
@@ -164,7 +165,17 @@ func (v *validation) hosts() {
 		v.shaped(fmt.Sprintf("hosts.tags[%d].key", i), tag.Key, isAnyText)
 	}
 	if h.Driver != driverAutoscaling {
+		if h.Warm != 0 || h.PrelaunchFor != 0 {
+			v.report("hosts", "warm and prelaunchFor need a cloud that starts hosts", "set both to 0, or choose the driver autoscaling")
+		}
 		return
+	}
+	v.between("hosts.warm", h.Warm, 0, v.Limits.MaxRunners)
+	switch d := h.PrelaunchFor; {
+	case d < 0 || d > 24*time.Hour:
+		v.report("hosts.prelaunchFor", fmt.Sprintf("%s is out of range", d), "give 0s to 24h0m0s; 0s starts no host ahead")
+	case d > 0 && !v.GitHub.AnswerDeployments:
+		v.report("hosts.prelaunchFor", "nobody tells us that a deployment waits", "set github.answerDeployments, or set it to 0s")
 	}
 	v.shaped("hosts.region", h.Region, isRegion)
 	v.each("hosts.accounts", h.Accounts, isAccount)
@@ -176,12 +187,14 @@ func (v *validation) hosts() {
 	v.each("hosts.groups", h.Groups, isAnyText)
 	v.each("hosts.imageOwners", h.ImageOwners, isOwner)
 	switch {
-	case len(h.ImageIDs) == 0 && len(h.ImageNames) == 0:
-		v.report("hosts", "neither imageIds nor imageNames says which images may run", "list one of them")
+	case len(h.ImageIDs) == 0 && len(h.ImageNames) == 0 && len(h.ImageParameters) == 0:
+		v.report("hosts", "neither imageIds nor imageNames nor imageParameters says which images may run", "list one of them")
 	default:
+		v.eachOf("hosts.imageParameters", h.ImageParameters, isImageParameter)
 		v.eachOf("hosts.imageIds", h.ImageIDs, isImageID)
 		v.eachOf("hosts.imageNames", h.ImageNames, isImageName)
 	}
+	v.each("hosts.instanceProfiles", h.InstanceProfiles, isProfile)
 	if len(h.BootModes) == 0 {
 		v.report("hosts.bootModes", "missing", "list at least one; an empty list allows nothing")
 	}

@@ -88,6 +88,7 @@ type Supervisor struct {
 	lanes *lanes
 	gate  *gates
 	sight *sightings
+	pool  *poolLooks
 	hosts atomic.Pointer[[]HostView]
 	view  atomic.Pointer[View]
 	// looked is when the settle loop last looked at its work.
@@ -114,6 +115,7 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		lanes:   newLanes(opts.Tick),
 		gate:    newGates(),
 		sight:   newSightings(),
+		pool:    newPoolLooks(),
 		hearing: make(chan struct{}, 1),
 		fatal:   make(chan error, 1),
 	}
@@ -211,7 +213,14 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// listen waits for the first look at the pool of hosts: before it no job is
+// wanted, and a poll that says so cannot be cut short.
 func (s *Supervisor) listen(ctx context.Context) error {
+	select {
+	case <-s.pool.tried:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return s.Queue.Run(ctx, s.capacity, s.Observe)
 }
 
@@ -235,7 +244,7 @@ func (s *Supervisor) capacity() int {
 	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 {
 		return 0
 	}
-	if len(s.Queue.Health().Problems) > 0 {
+	if len(s.Queue.Health().Problems) > 0 || len(s.pool.problems(time.Now())) > 0 {
 		return 0
 	}
 	return s.Limits.MaxRunners
