@@ -1,6 +1,7 @@
 package hosts_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -45,6 +46,9 @@ func TestForceGoesAroundWhatKeepsAHostAlive(t *testing.T) {
 		"Auto Scaling is away": func(_ *testing.T, w world) {
 			w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingInstances", Kind: simaws.Unavailable, Count: 99})
 		},
+		"Auto Scaling never answers": func(_ *testing.T, w world) {
+			w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingInstances", Kind: simaws.Hang, Count: 99})
+		},
 		"Auto Scaling denies": func(_ *testing.T, w world) {
 			w.sim.Inject(simaws.Fault{Action: "TerminateInstanceInAutoScalingGroup", Kind: simaws.Unauthorized, Count: 99})
 		},
@@ -58,15 +62,18 @@ func TestForceGoesAroundWhatKeepsAHostAlive(t *testing.T) {
 					_, _ = w.driver.Terminate(t.Context(), w.first.ID, plainly) // whatever it says
 					wait(t, 30*time.Second)
 				}
-				if state := w.stateOf(t, w.first.ID); state != "running" {
-					t.Fatalf("the host is %s, want it to be kept alive", state)
+				if in, _ := w.sim.Instance(w.first.ID); in.State != "running" {
+					t.Fatalf("the host is %s, want it to be kept alive", in.State)
 				}
-				receipt, err := w.driver.Terminate(t.Context(), w.first.ID, forced)
+				// The supervisor gives each step of an end its share of the time.
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				receipt, err := w.driver.Terminate(ctx, w.first.ID, forced)
 				if err != nil || len(receipt.Requests) != 1 || receipt.Requests[0].Call != "ec2:TerminateInstances" {
 					t.Fatalf("Terminate by force = %+v, %v, want one request to EC2", receipt, err)
 				}
-				if state := w.stateOf(t, w.first.ID); state != "shutting-down" {
-					t.Errorf("the host is %s after the forced request, want shutting-down", state)
+				if in, _ := w.sim.Instance(w.first.ID); in.State != "shutting-down" {
+					t.Errorf("the host is %s after the forced request, want shutting-down", in.State)
 				}
 			})
 		})
@@ -220,9 +227,14 @@ func TestShrinkingFallsBackAtOnce(t *testing.T) {
 func TestAnEndDoesNotWaitForTheSizeOfTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldOf(t, nil, func(g *simaws.Group) { g.Min = 0 })
-		w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingGroups", Kind: simaws.Unauthorized})
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID, supervisor.TerminateOptions{Demand: &supervisor.Demand{}}); err != nil {
-			t.Fatal(err)
+		for i, kind := range []simaws.FaultKind{simaws.Unauthorized, simaws.Hang} {
+			w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingGroups", Kind: kind})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			_, err := w.driver.Terminate(ctx, w.sim.Instances()[i].ID, supervisor.TerminateOptions{Demand: &supervisor.Demand{}})
+			cancel()
+			if err != nil {
+				t.Errorf("%s: Terminate = %v, want success", kind, err)
+			}
 		}
 		if desired, _ := sizes(t, w); desired != 2 {
 			t.Errorf("the group wants %d, want 2: what is not known shrinks nothing", desired)

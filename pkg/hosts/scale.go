@@ -127,6 +127,8 @@ func (a *AutoScaling) mayShrink(ctx context.Context, group string, d *supervisor
 	if d == nil {
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	groups, err := a.describeGroups(ctx)
 	if err != nil {
 		a.opt.Logger.Warn("end a host without making its group smaller", zap.Error(err))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
@@ -21,6 +22,9 @@ const (
 	callGroup = "autoscaling:TerminateInstanceInAutoScalingGroup"
 	callEC2   = "ec2:TerminateInstances"
 )
+
+// glance bounds a question whose answer an end can do without.
+const glance = 3 * time.Second
 
 // Terminate asks for the end of the instance. It is safe to repeat.
 //
@@ -56,7 +60,12 @@ func (a *AutoScaling) terminate(ctx context.Context, id string, opt supervisor.T
 	if err := wellFormed(instanceID, []string{id}); err != nil {
 		return err
 	}
-	members, err := a.members(ctx, []string{id})
+	look, cancel := ctx, context.CancelFunc(func() {})
+	if opt.Force {
+		look, cancel = context.WithTimeout(ctx, glance)
+	}
+	members, err := a.members(look, []string{id})
+	cancel()
 	if err != nil && !opt.Force {
 		return err
 	}

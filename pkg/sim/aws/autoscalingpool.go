@@ -161,6 +161,15 @@ func (s *Server) AddWarmed(name string) (string, error) {
 	})
 }
 
+// MendWarmPool sets the pool's reuse policy to the default, as PutWarmPool does.
+func (s *Server) MendWarmPool(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.group(name); g != nil && g.Pool != nil {
+		g.Pool = &WarmPool{MinSize: g.Pool.MinSize}
+	}
+}
+
 // describeWarmPool has no configuration for a group without a warm pool.
 // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeWarmPool.html
 func (s *Server) describeWarmPool(c call, _ FaultKind, _ time.Time) (any, error) {

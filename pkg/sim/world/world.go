@@ -91,6 +91,8 @@ type Options struct {
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
 	HookEnv func(env map[string]string)
+	// OnPod is told of every runner pod whose container starts, with its node.
+	OnPod func(pod, node string)
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -186,6 +188,18 @@ func (w *World) join(in simaws.Instance) {
 	}
 }
 
+// Rejoin registers the node of a running instance again, as its kubelet does
+// when somebody deleted the node object: under the same name, with a new UID,
+// neither cordoned nor marked.
+func (w *World) Rejoin(instanceID string) error {
+	in, ok := w.AWS.Instance(instanceID)
+	if !ok || in.State != "running" {
+		return fmt.Errorf("instance %s is not running", instanceID)
+	}
+	w.join(in)
+	return nil
+}
+
 // leave is the cloud controller's view of a dead instance.
 func (w *World) leave(id string) {
 	if in, ok := w.AWS.Instance(id); ok {
@@ -230,6 +244,9 @@ func (w *World) container(ctx context.Context, ct simcluster.Container) int {
 }
 
 func (w *World) runPod(ctx context.Context, ct simcluster.Container) (int, error) {
+	if w.opts.OnPod != nil {
+		w.opts.OnPod(ct.Pod.Name, ct.Pod.Spec.NodeName)
+	}
 	dir, err := os.MkdirTemp(w.opts.Dir, "pod-")
 	if err != nil {
 		return 0, err
