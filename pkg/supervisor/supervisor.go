@@ -20,7 +20,7 @@ import (
 //
 //	GitHub queue ─▶ Observe ──▶ offered ─▶ acknowledged
 //	                Next: decide ─ facts, policy ──▶ authorized │ denied ─▶ run cancelled
-//	                Next: claim a vetted host ─────▶ claimed ─▶ node cordoned, pod pinned to it
+//	                Next: claim a vetted host ─────▶ claimed ─▶ node cordoned, host protected, pod pinned to it
 //	agent in pod ─▶ Claim  ─ TokenReview ──────────▶ bound ─▶ JIT config generated
 //	                                                 released ─▶ JIT config handed over
 //	job's hook ───▶ Start  ─ OIDC token, policy ───▶ started │ refused ─▶ pod killed, run cancelled
