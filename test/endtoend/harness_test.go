@@ -74,6 +74,8 @@ type options struct {
 	limits    func(*runner.Limits)
 	hosts     int
 	group     func(*simaws.Group)
+	onPod     func(pod, node string)
+	onRecord  func(b *bench, rec runner.Record) // must not wait
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 }
@@ -121,7 +123,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.gate}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
-			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, JobLog: opts.stepsHook,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
 				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -242,6 +244,11 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		ConfigDigest: runner.DigestOf([]byte("config")), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName: func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
+		OnRecord: func(rec runner.Record, _ *runner.State) {
+			if b.opts.onRecord != nil {
+				b.opts.onRecord(b, rec)
+			}
+		},
 	}
 	transport := &http.Transport{DialContext: d.net.dial(b.github)}
 	app, err := b.app(transport)
