@@ -96,7 +96,7 @@ func TestIAMPolicyAllowsExactlyWhatTheDriverCalls(t *testing.T) {
 	const free = "sts:GetCallerIdentity"
 	want := []string{
 		"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLifecycleHooks",
-		"autoscaling:DescribeWarmPool", "autoscaling:SetDesiredCapacity", "autoscaling:SetInstanceProtection",
+		"autoscaling:DescribeScalingActivities", "autoscaling:DescribeWarmPool", "autoscaling:SetDesiredCapacity", "autoscaling:SetInstanceProtection",
 		"autoscaling:TerminateInstanceInAutoScalingGroup",
 		"ec2:DescribeInstanceImageMetadata", "ec2:DescribeInstances", "ec2:DescribeRouteTables", "ec2:DescribeSubnets", "ec2:DescribeVolumes",
 		"ec2:TerminateInstances", "ssm:GetParameters",

@@ -75,6 +75,8 @@ type AutoScaling struct {
 	sessions sessions
 	subnets  remembered[bool]
 	images   remembered[string]
+	// activities are the scaling activities that end instances, by instance.
+	activities remembered[string]
 }
 
 // NewAutoScaling makes the driver. It makes no request.

@@ -158,17 +158,39 @@ func TestAHostThatItsGroupReplacesIsSeenEnding(t *testing.T) {
 			t.Fatal(err)
 		}
 		receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
-		if err != nil || len(receipt.Requests) != 0 {
-			t.Errorf("Terminate = %+v, %v, want nothing asked", receipt, err)
+		if err != nil || len(receipt.Requests) != 0 || receipt.ActivityID == "" {
+			t.Errorf("Terminate = %+v, %v, want nothing asked and the group's own activity", receipt, err)
 		}
 		wait(t, time.Minute)
+		again, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+		if err != nil || again.ActivityID != receipt.ActivityID {
+			t.Errorf("Terminate once it left the group = %+v, %v, want activity %s", again, err, receipt.ActivityID)
+		}
 		if state := w.stateOf(t, w.first.ID); state != "terminated" {
 			t.Errorf("the host is %s, want terminated", state)
 		}
 	})
 }
 
-func TestShrinkingNeedsARoomAndAMetDemand(t *testing.T) {
+// TestAnUnknownActivityKeepsNoHostAlive: who ends it is asked in passing.
+func TestAnUnknownActivityKeepsNoHostAlive(t *testing.T) {
+	for _, kind := range []simaws.FaultKind{simaws.Unauthorized, simaws.Hang} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, nil)
+			if err := w.sim.Replace(w.first.ID); err != nil {
+				t.Fatal(err)
+			}
+			w.sim.Inject(simaws.Fault{Action: "DescribeScalingActivities", Kind: kind})
+			began := time.Now()
+			receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+			if err != nil || receipt.ActivityID != "" || time.Since(began) > 5*time.Second {
+				t.Errorf("%s: Terminate = %+v, %v after %s, want success at once without the activity", kind, receipt, err, time.Since(began))
+			}
+		})
+	}
+}
+
+func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 	tests := map[string]struct {
 		min, ready, used int // used besides the one that ends
 		want             int // wanted afterwards

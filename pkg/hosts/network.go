@@ -3,6 +3,7 @@ package hosts
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,8 @@ import (
 )
 
 // factsFor is how long what hardly changes is believed: whether a subnet is
-// private, and which image a public parameter names. After it, what cannot be
+// private, which image a public parameter names, which activity ends a host.
+// After it, what cannot be
 // learned anew is unknown.
 const factsFor = 5 * time.Minute
 
@@ -44,6 +46,7 @@ func (r *remembered[V]) set(key string, value V, now time.Time) {
 	if r.all == nil {
 		r.all = map[string]fact[V]{}
 	}
+	maps.DeleteFunc(r.all, func(_ string, f fact[V]) bool { return now.Sub(f.at) >= factsFor })
 	r.all[key] = fact[V]{value, now}
 }
 

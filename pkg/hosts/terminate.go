@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
+	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -81,6 +82,7 @@ func (a *AutoScaling) terminate(ctx context.Context, id string, opt supervisor.T
 	case opt.Force || strings.HasPrefix(lifecycle, "Warmed:"):
 		return a.terminateDirectly(ctx, id, receipt)
 	case departing(lifecycle):
+		receipt.ActivityID = a.activityOf(ctx, group, id)
 		return nil
 	}
 	if a.mayShrink(ctx, group, opt.Demand) {
@@ -130,6 +132,9 @@ func (a *AutoScaling) terminateOutside(ctx context.Context, id string, opt super
 	case in.ID == "":
 		return errors.New("neither Auto Scaling nor EC2 lists it")
 	case ending(in.State):
+		if slices.Contains(a.opt.Groups, group) {
+			receipt.ActivityID = a.activityOf(ctx, group, id)
+		}
 		return nil
 	case tagged && !slices.Contains(a.opt.Groups, group):
 		// The list of members can be stale, the tag is older than any request.
@@ -164,6 +169,30 @@ func (a *AutoScaling) terminateDirectly(ctx context.Context, id string, receipt 
 func code(err error) string {
 	if e, ok := errors.AsType[smithy.APIError](err); ok {
 		return e.ErrorCode()
+	}
+	return ""
+}
+
+// activityOf is the scaling activity by which the group ends an instance that
+// we did not ask it to end, or whose answer was lost; empty when it is not
+// found. An activity names its instance in its description only:
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-verify-scaling-activity.html
+func (a *AutoScaling) activityOf(ctx context.Context, group, id string) string {
+	if known, ok := a.activities.get(id, time.Now()); ok {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	out, err := a.groups.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: aws.String(group)})
+	if err != nil {
+		a.opt.Logger.Warn("the activity that ends a host is unknown", zap.String("instance", id), zap.Error(err))
+		return ""
+	}
+	for _, act := range out.Activities { // newest first
+		if what := aws.ToString(act.Description); strings.HasPrefix(what, "Terminating EC2 instance") && strings.Contains(what, id) {
+			a.activities.set(id, aws.ToString(act.ActivityId), time.Now())
+			return aws.ToString(act.ActivityId)
+		}
 	}
 	return ""
 }

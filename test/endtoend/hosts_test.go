@@ -151,8 +151,8 @@ func TestAJobIsNotTakenByZoneRebalancing(t *testing.T) {
 		}
 		b.settled(time.Hour)
 		gone := b.phase(runner.KindSealed).Terminated.Event
-		if n := len(gone.States); n == 0 || gone.States[n-1].State != "terminated" || len(gone.Requests) != 0 {
-			t.Errorf("terminated = %+v, want it seen terminated and nothing asked for", gone)
+		if n := len(gone.States); n == 0 || gone.States[n-1].State != "terminated" || len(gone.Requests) != 0 || gone.ActivityID == "" {
+			t.Errorf("terminated = %+v, want it seen terminated, by the group's activity, and nothing asked for", gone)
 		}
 	})
 }
