@@ -3,6 +3,7 @@ package endtoend
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +227,51 @@ func TestWarmHostsAreKeptReady(t *testing.T) {
 		pause(t.Context(), 5*time.Minute)
 		if n := b.running(); n != 2 {
 			t.Errorf("%d hosts run in the end, want the two warm ones", n)
+		}
+	})
+}
+
+// TestNoPodBeforeItsHostIsProtected: protection is refused for a while. The pod
+// waits for it; and a host that its group takes meanwhile is given up at once.
+func TestNoPodBeforeItsHostIsProtected(t *testing.T) {
+	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+		b.world.AWS.Inject(simaws.Fault{Action: "SetInstanceProtection", Kind: simaws.Unauthorized, Count: 5})
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", time.Second), "carol")
+		b.until("sealed", 20*time.Minute, func() bool { return b.sealed(deploy.JobID) != nil })
+		var protected, created time.Time
+		refused := 0
+		for _, r := range b.world.AWS.Requests() {
+			switch {
+			case r.Action != "SetInstanceProtection":
+			case r.Code != "":
+				refused++
+			case protected.IsZero():
+				protected = r.At
+			}
+		}
+		for _, r := range b.world.Cluster.Requests() {
+			if r.Verb == "create" && r.Resource == "pods" && created.IsZero() {
+				created = r.Time
+			}
+		}
+		if refused != 5 || protected.IsZero() || created.Before(protected) {
+			t.Errorf("%d refusals, protected at %s, pod created at %s, want five and the pod last", refused, protected, created)
+		}
+	})
+	taken := atomic.Bool{}
+	run(t, options{at: -1, hosts: 3, group: func(g *simaws.Group) { g.TerminateHook = 10 * time.Minute },
+		onRecord: func(b *bench, rec runner.Record) {
+			if e, ok := rec.Event.(runner.Claimed); ok && taken.CompareAndSwap(false, true) {
+				if err := b.world.AWS.Replace(e.Host.InstanceID); err != nil {
+					b.t.Error(err)
+				}
+			}
+		}}, func(t *testing.T, b *bench) {
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", time.Second), "carol")
+		b.until("the deploy is sealed on another host", 10*time.Minute, func() bool { return b.sealed(deploy.JobID) != nil })
+		lost := b.ended(runner.OutcomeRetired)
+		if lost == nil || lost.Retired.Event.Cause != runner.CauseHostLost || lost.Bound != nil || lost.Retired.At.Sub(lost.Claimed.At) > time.Minute {
+			t.Errorf("the runner on the host that was taken = %+v, want it given up as lost within the minute", lost)
 		}
 	})
 }
