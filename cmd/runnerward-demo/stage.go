@@ -171,7 +171,7 @@ func (s *stage) configure(ca *authority) error {
 		"Workflow": world.DeployWorkflow, "SHA": world.DeploySHA, "Team": world.Team, "Group": world.Group,
 		"Namespace": world.Namespace, "ServiceAccount": world.ServiceAccount, "LabelKey": world.PoolLabelKey, "LabelValue": world.PoolLabelValue,
 		"Admission": s.admission, "Status": s.statusAddr, "CAConfigMap": world.CAConfigMap, "AWS": s.awsURL, "Region": world.Region,
-		"Account": world.Account, "Subnet": world.Subnet, "NodeGroup": world.NodeGroup,
+		"Account": world.Account, "Subnet": world.Subnet, "Profile": world.Profile, "NodeGroup": world.NodeGroup,
 	})
 	return errors.Join(err, f.Close())
 }
@@ -247,6 +247,7 @@ hosts:
   imageNames: [bottlerocket-aws-k8s-]
   imageOwners: [amazon]
   bootModes: [uefi]
+  instanceProfiles: ["{{.Profile}}"]
   osImage: ^Bottlerocket OS \d+\.\d+\.\d+ \(aws-k8s-\d+\.\d+\)$
   tags:
     - key: Compliance

@@ -190,7 +190,9 @@ func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supe
 	if err != nil {
 		return nil, err
 	}
-	return hosts.NewAutoScaling(aws, hosts.Options{Region: cfg.Hosts.Region, Groups: cfg.Hosts.Groups, Logger: logger.Named("hosts")})
+	return hosts.NewAutoScaling(aws, hosts.Options{
+		Region: cfg.Hosts.Region, Groups: cfg.Hosts.Groups, ImageParameters: cfg.Hosts.ImageParameters, Logger: logger.Named("hosts"),
+	})
 }
 
 func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error) {

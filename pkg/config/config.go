@@ -117,15 +117,18 @@ type Workflow struct {
 
 // Limits bound every phase of a job and a runner; see runner.Limits.
 type Limits struct {
-	MaxRunners    int           `yaml:"maxRunners"`
-	MaxAttempts   int           `yaml:"maxAttempts"`
-	DecideBy      time.Duration `yaml:"decideBy"`
-	BindBy        time.Duration `yaml:"bindBy"`
-	ReleaseBy     time.Duration `yaml:"releaseBy"`
-	IdleTTL       time.Duration `yaml:"idleTTL"`
-	SurplusGrace  time.Duration `yaml:"surplusGrace"`
-	HookGrace     time.Duration `yaml:"hookGrace"`
-	JobTTL        time.Duration `yaml:"jobTTL"`
+	MaxRunners   int           `yaml:"maxRunners"`
+	MaxAttempts  int           `yaml:"maxAttempts"`
+	DecideBy     time.Duration `yaml:"decideBy"`
+	BindBy       time.Duration `yaml:"bindBy"`
+	ReleaseBy    time.Duration `yaml:"releaseBy"`
+	IdleTTL      time.Duration `yaml:"idleTTL"`
+	SurplusGrace time.Duration `yaml:"surplusGrace"`
+	HookGrace    time.Duration `yaml:"hookGrace"`
+	JobTTL       time.Duration `yaml:"jobTTL"`
+	// EscalateAfter is how long the node group may take to begin the end of a
+	// host before EC2 is asked directly, around hooks and drains.
+	EscalateAfter time.Duration `yaml:"escalateAfter"`
 	TeardownBy    time.Duration `yaml:"teardownBy"`
 	ConcludeGrace time.Duration `yaml:"concludeGrace"`
 }
@@ -190,12 +193,22 @@ type Hosts struct {
 	Subnets  []string `yaml:"subnets"`
 	// Groups are the Auto Scaling groups of the pool.
 	Groups []string `yaml:"groups"`
-	// ImageIDs are exact, ImageNames are prefixes; one of them must match.
-	ImageIDs   []string `yaml:"imageIds"`
-	ImageNames []string `yaml:"imageNames"`
+	// ImageIDs are exact, ImageNames are prefixes, ImageParameters are names of
+	// AWS's public parameters, whose images are allowed as long as they are
+	// named; one of them must match.
+	ImageIDs        []string `yaml:"imageIds"`
+	ImageNames      []string `yaml:"imageNames"`
+	ImageParameters []string `yaml:"imageParameters"`
 	// ImageOwners are account ids or aliases such as amazon.
 	ImageOwners []string `yaml:"imageOwners"`
 	BootModes   []string `yaml:"bootModes"`
+	// InstanceProfiles are ARNs: what a host may do in AWS without any job.
+	InstanceProfiles []string `yaml:"instanceProfiles"`
+	// Warm is how many unclaimed hosts are kept ready, PrelaunchFor for how long
+	// one is for a deployment that waits for its approval or its timer. With
+	// both zero the size of the groups is left alone.
+	Warm         int           `yaml:"warm"`
+	PrelaunchFor time.Duration `yaml:"prelaunchFor"`
 	// OSImage is a regular expression for the whole of what the node says it
 	// runs, so it starts with ^ and ends with $; empty asks for nothing.
 	OSImage  string       `yaml:"osImage"`
@@ -316,7 +329,7 @@ func defaults() Config {
 			MaxRunners: 6, MaxAttempts: 3,
 			DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 			IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute,
-			JobTTL: 2 * time.Hour, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
+			JobTTL: 2 * time.Hour, EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 		},
 		Supervisor: Supervisor{Tick: 2 * time.Second},
 		Hosts:      Hosts{Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},

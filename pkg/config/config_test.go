@@ -54,7 +54,7 @@ func TestTheExampleIsComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := regexp.MustCompile(`(?m)^ *(?:- )?([A-Za-z]+):`)
+	key := regexp.MustCompile(`(?m)^ *(?:- )?([A-Za-z]+):(?: |$)`)
 	for _, m := range key.FindAllSubmatch(effective, -1) {
 		if !regexp.MustCompile(`(?m)^ *(?:- )?` + string(m[1]) + `:`).MatchString(example(t)) {
 			t.Errorf("the example does not show the key %s", m[1])
@@ -86,13 +86,16 @@ func TestTheExampleConvertsToWhatTheCoreNeeds(t *testing.T) {
 	if got, want := c.RunnerLimits(), (runner.Limits{
 		MaxRunners: 6, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: 2 * time.Hour,
-		TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
+		EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}); got != want {
 		t.Errorf("RunnerLimits() = %+v, want %+v", got, want)
 	}
 	rules := c.VetRules()
 	if got := rules.Labels["stonebridge.io/runner-pool"]; got != "hipaa-prod" || rules.Provider != "aws" {
 		t.Errorf("VetRules() = provider %q, label %q, want aws, hipaa-prod", rules.Provider, got)
+	}
+	if want := []string{"arn:aws:iam::111122223333:instance-profile/eks-00c0ffee-1111-2222-3333-444455556666"}; !slices.Equal(rules.Profiles, want) {
+		t.Errorf("VetRules().Profiles = %v, want %v", rules.Profiles, want)
 	}
 	if got := rules.InstanceTags["Compliance"]; got != "HIPAA" {
 		t.Errorf("VetRules().InstanceTags[Compliance] = %q, want HIPAA", got)
@@ -231,6 +234,13 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 		"EKS' spelling of the effect":    {"effect: NoSchedule", "effect: NO_SCHEDULE", "(choose NoSchedule, NoExecute)"},
 		"a region that is not allowed":   {"regions: [us-east-1]", "regions: [us-west-2]", `hosts.regions: does not allow "us-east-1"`},
 		"no image rule":                  {"imageNames: [bottlerocket-aws-k8s-]", "imageNames: []", "neither imageIds nor imageNames"},
+		"a parameter of somebody":        {"imageParameters: []", "imageParameters: [/ours/ami]", "hosts.imageParameters[0]: "},
+		"a profile by its name":          {"arn:aws:iam::111122223333:instance-profile/", "", "hosts.instanceProfiles[0]: "},
+		"no profile":                     {`instanceProfiles: ["arn:aws:iam::111122223333:instance-profile/eks-00c0ffee-1111-2222-3333-444455556666"]`, "instanceProfiles: []", "hosts.instanceProfiles: missing"},
+		"more warm hosts than may run":   {"warm: 0", "warm: 7", "hosts.warm: 7 is out of range (give 0 to 6)"},
+		"started ahead unasked":          {"prelaunchFor: 0s", "prelaunchFor: 1h", "hosts.prelaunchFor: nobody tells us that a deployment waits (set github.answerDeployments"},
+		"started ahead for days":         {"prelaunchFor: 0s", "prelaunchFor: 25h", "hosts.prelaunchFor: 25h0m0s is out of range"},
+		"an escalation after the alarm":  {"escalateAfter: 5m", "escalateAfter: 15m", "limits.escalateAfter: 15m0s is not shorter than limits.teardownBy (15m0s)"},
 		"plain http":                     {"admissionURL: https:", "admissionURL: http:", "cluster.admissionURL: plain http"},
 		"a URL without a host":           {"url: https://github.com/hipaa-app-org", "url: https:///hipaa-app-org", "github.url: "},
 		"a URL of no organization":       {"url: https://github.com/hipaa-app-org", "url: https://github.com", "does not name an organization"},
@@ -389,5 +399,20 @@ func TestALedgerInS3LoadsWithItsDefaultSlack(t *testing.T) {
 	want := config.S3{Bucket: "evidence", ViewBucket: "evidence-view", Prefix: "prod/runnerward", Region: "us-east-1", BucketOwner: "111122223333", SlackDays: 30}
 	if c.Ledger.S3 != want || c.Ledger.Dir != "" {
 		t.Errorf("ledger = %+v, want only %+v", c.Ledger, want)
+	}
+}
+
+func TestHostsAreStartedAheadOnlyWhereACloudStartsThem(t *testing.T) {
+	text := regexp.MustCompile(`(?m)^hosts:\n(?:[ ].*\n|\n)+`).ReplaceAllString(example(t), "hosts:\n  driver: none\n  warm: 1\n")
+	if _, err := parse(t, text); err == nil || !strings.Contains(err.Error(), "hosts: warm and prelaunchFor need a cloud that starts hosts") {
+		t.Errorf("Parse(driver none, warm 1) = %v, want a refusal", err)
+	}
+	asks := strings.Replace(replaced(t, "answerDeployments: false", "answerDeployments: true"), "prelaunchFor: 0s", "prelaunchFor: 45m", 1)
+	c, err := parse(t, strings.Replace(asks, "warm: 0", "warm: 2", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lim := c.RunnerLimits(); lim.Warm != 2 || lim.PrelaunchFor != 45*time.Minute || !lim.Scales() {
+		t.Errorf("RunnerLimits() = %+v, want 2 warm and 45m ahead", lim)
 	}
 }

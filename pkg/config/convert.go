@@ -37,7 +37,8 @@ func (c *Config) RunnerLimits() runner.Limits {
 	return runner.Limits{
 		MaxRunners: l.MaxRunners, MaxAttempts: l.MaxAttempts, AuthorizedFor: c.Pool.MaxStartAge,
 		DecideBy: l.DecideBy, BindBy: l.BindBy, ReleaseBy: l.ReleaseBy, IdleTTL: l.IdleTTL, SurplusGrace: l.SurplusGrace,
-		HookGrace: l.HookGrace, JobTTL: l.JobTTL, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
+		HookGrace: l.HookGrace, JobTTL: l.JobTTL, EscalateAfter: l.EscalateAfter, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
+		Warm: c.Hosts.Warm, PrelaunchFor: c.Hosts.PrelaunchFor,
 	}
 }
 
@@ -48,6 +49,7 @@ func (c *Config) VetRules() runner.VetRules {
 		Taint:    runner.Taint(c.Cluster.Taint),
 		Accounts: c.Hosts.Accounts, Regions: c.Hosts.Regions, Subnets: c.Hosts.Subnets,
 		ImageIDs: c.Hosts.ImageIDs, ImageNames: c.Hosts.ImageNames, ImageOwners: c.Hosts.ImageOwners,
+		ImageParameters: c.Hosts.ImageParameters, Profiles: c.Hosts.InstanceProfiles,
 		InstanceTags: asMap(c.Hosts.Tags), Groups: c.Hosts.Groups, BootModes: c.Hosts.BootModes,
 		IdentityRequired: c.Hosts.Identity.Required,
 	}

@@ -28,31 +28,33 @@ type shape struct {
 }
 
 var (
-	isLabel     = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z`), "letters, digits, dots, dashes and underscores"}
-	isSlug      = isLabel
-	isDNSLabel  = shape{regexp.MustCompile(`\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\z`), "lower-case letters, digits and dashes"}
-	isDNSName   = shape{regexp.MustCompile(`\A[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\z`), "lower-case letters, digits, dashes and dots"}
-	isWord      = shape{regexp.MustCompile(`\A[A-Za-z0-9_]{1,64}\z`), "one word"}
-	isRepo      = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}\z`), "owner/name"}
-	isOrg       = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}\z`), "an organization's name"}
-	isWorkflow  = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}/\.github/workflows/[A-Za-z0-9._-]+\.ya?ml@refs/tags/v[0-9]+\.[0-9]+\.[0-9]+\z`), "owner/repo/.github/workflows/file.yml@refs/tags/vX.Y.Z"}
-	isCommit    = shape{regexp.MustCompile(`\A[0-9a-f]{40}\z`), "40 lower-case hexadecimal digits"}
-	isImage     = shape{regexp.MustCompile(`\A[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}\z`), "name@sha256:digest, because a tag can be moved"}
-	isLabelKey  = shape{regexp.MustCompile(`\A([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\z`), "a Kubernetes label key"}
-	isLabelVal  = shape{regexp.MustCompile(`\A([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?\z`), "a Kubernetes label value"}
-	isCPU       = shape{regexp.MustCompile(`\A[1-9][0-9]{0,4}m?\z`), "a number of cores like 2 or 1500m"}
-	isMemory    = shape{regexp.MustCompile(`\A[1-9][0-9]{0,5}(Mi|Gi)\z`), "a size like 4Gi or 512Mi"}
-	isRegion    = shape{regexp.MustCompile(`\A[a-z]{2}(-[a-z]+)+-[0-9]\z`), "an AWS region like us-east-1"}
-	isAccount   = shape{regexp.MustCompile(`\A[0-9]{12}\z`), "12 digits in quotes"}
-	isKMSKey    = shape{regexp.MustCompile(`\Aarn:aws(-[a-z]+)*:kms:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:key/[A-Za-z0-9-]{1,64}\z`), "the ARN of a KMS key like arn:aws:kms:us-east-1:111122223333:key/UUID"}
-	isSubnet    = shape{regexp.MustCompile(`\Asubnet-[0-9a-f]{8,17}\z`), "a subnet id like subnet-0123456789abcdef0"}
-	isImageID   = shape{regexp.MustCompile(`\Aami-[0-9a-f]{8,17}\z`), "an image id like ami-0123456789abcdef0"}
-	isOwner     = shape{regexp.MustCompile(`\A([0-9]{12}|amazon|aws-marketplace|self)\z`), "an account id in quotes, amazon, aws-marketplace or self"}
-	isImageName = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9 .()_/+-]{2,99}\z`), "the first letters of an image name"}
-	isBucket    = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\z`), "a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes"}
-	isPrefix    = shape{regexp.MustCompile(`\A[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,7}\z`), "folders like prod/runnerward, without a slash at either end"}
-	isOrigin    = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,4}\z`), "a host name and path without a scheme"}
-	isAnyText   = shape{regexp.MustCompile(`\A[^\x00-\x1f\x7f]{1,256}\z`), "one line of text"}
+	isLabel          = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z`), "letters, digits, dots, dashes and underscores"}
+	isSlug           = isLabel
+	isDNSLabel       = shape{regexp.MustCompile(`\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\z`), "lower-case letters, digits and dashes"}
+	isDNSName        = shape{regexp.MustCompile(`\A[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\z`), "lower-case letters, digits, dashes and dots"}
+	isWord           = shape{regexp.MustCompile(`\A[A-Za-z0-9_]{1,64}\z`), "one word"}
+	isRepo           = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}\z`), "owner/name"}
+	isOrg            = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}\z`), "an organization's name"}
+	isWorkflow       = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}/\.github/workflows/[A-Za-z0-9._-]+\.ya?ml@refs/tags/v[0-9]+\.[0-9]+\.[0-9]+\z`), "owner/repo/.github/workflows/file.yml@refs/tags/vX.Y.Z"}
+	isCommit         = shape{regexp.MustCompile(`\A[0-9a-f]{40}\z`), "40 lower-case hexadecimal digits"}
+	isImage          = shape{regexp.MustCompile(`\A[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}\z`), "name@sha256:digest, because a tag can be moved"}
+	isLabelKey       = shape{regexp.MustCompile(`\A([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\z`), "a Kubernetes label key"}
+	isLabelVal       = shape{regexp.MustCompile(`\A([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?\z`), "a Kubernetes label value"}
+	isCPU            = shape{regexp.MustCompile(`\A[1-9][0-9]{0,4}m?\z`), "a number of cores like 2 or 1500m"}
+	isMemory         = shape{regexp.MustCompile(`\A[1-9][0-9]{0,5}(Mi|Gi)\z`), "a size like 4Gi or 512Mi"}
+	isRegion         = shape{regexp.MustCompile(`\A[a-z]{2}(-[a-z]+)+-[0-9]\z`), "an AWS region like us-east-1"}
+	isAccount        = shape{regexp.MustCompile(`\A[0-9]{12}\z`), "12 digits in quotes"}
+	isKMSKey         = shape{regexp.MustCompile(`\Aarn:aws(-[a-z]+)*:kms:[a-z]{2}(-[a-z]+)+-[0-9]:[0-9]{12}:key/[A-Za-z0-9-]{1,64}\z`), "the ARN of a KMS key like arn:aws:kms:us-east-1:111122223333:key/UUID"}
+	isSubnet         = shape{regexp.MustCompile(`\Asubnet-[0-9a-f]{8,17}\z`), "a subnet id like subnet-0123456789abcdef0"}
+	isImageID        = shape{regexp.MustCompile(`\Aami-[0-9a-f]{8,17}\z`), "an image id like ami-0123456789abcdef0"}
+	isOwner          = shape{regexp.MustCompile(`\A([0-9]{12}|amazon|aws-marketplace|self)\z`), "an account id in quotes, amazon, aws-marketplace or self"}
+	isImageName      = shape{regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9 .()_/+-]{2,99}\z`), "the first letters of an image name"}
+	isBucket         = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\z`), "a bucket's name: 3 to 63 lower-case letters, digits, dots and dashes"}
+	isPrefix         = shape{regexp.MustCompile(`\A[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,7}\z`), "folders like prod/runnerward, without a slash at either end"}
+	isOrigin         = shape{regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,4}\z`), "a host name and path without a scheme"}
+	isAnyText        = shape{regexp.MustCompile(`\A[^\x00-\x1f\x7f]{1,256}\z`), "one line of text"}
+	isProfile        = shape{regexp.MustCompile(`\Aarn:aws(-[a-z]+)*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9/_+=,.@-]{1,300}\z`), "the ARN of an instance profile like arn:aws:iam::111122223333:instance-profile/NAME"}
+	isImageParameter = shape{regexp.MustCompile(`\A/aws/service/bottlerocket/[A-Za-z0-9._/-]{1,200}/image_id\z`), "a public parameter like /aws/service/bottlerocket/aws-k8s-1.35/x86_64/latest/image_id"}
 )
 
 // validation collects what is wrong with a configuration that has the right

@@ -160,7 +160,9 @@ func (t *teller) where(r *runner.Runner) Answer {
 	f.add(at, "region", "%s", strings.TrimSpace(h.Region+" "+h.Zone))
 	f.add(at, "image", "%s", strings.TrimSpace(h.ImageID+" "+h.ImageName))
 	f.add(at, "instance type", "%s", h.InstanceType)
-	f.add(at, "network", "%s", strings.TrimSpace(h.Subnet+" "+h.PrivateIP))
+	f.add(at, "image named by", "%s", h.ImageParameter)
+	f.add(at, "instance profile", "%s", h.Profile)
+	f.add(at, "network", "%s", strings.Join(strings.Fields(strings.Join(append([]string{h.VPC, h.Subnet, h.PrivateIP}, h.NetworkInterfaces...), " ")), " "))
 	f.add(at, "node", "%s, uid %s", h.NodeName, h.NodeUID)
 	f.add(at, "boot", "%s", h.BootID)
 	identified(&f, at, h.Identity)
@@ -291,6 +293,11 @@ func courseOfHost(f *facts, r *runner.Runner) {
 		f.add(e.Index, "teardown overdue", "%s, waiting for %v", when(e.At), e.Event.Pending)
 	}
 	if e := r.Terminated; e != nil {
+		for _, q := range e.Event.Requests {
+			f.add(e.Index, "asked to end", "%s", requestText(q))
+		}
+		f.add(e.Index, "scaling activity", "%s", e.Event.ActivityID)
+		f.add(e.Index, "reason, as the cloud says", "%s", e.Event.ReasonCode)
 		for _, s := range e.Event.States {
 			f.add(e.Index, "host "+s.State, "%s", when(s.At))
 		}
@@ -302,6 +309,19 @@ func courseOfHost(f *facts, r *runner.Runner) {
 	if e := r.Sealed; e != nil {
 		f.add(e.Index, "sealed", "%s, record %s", when(e.At), e.Digest)
 	}
+}
+
+// requestText is what an auditor looks for in the cloud's own trail.
+func requestText(q runner.Request) string {
+	out := fmt.Sprintf("%s, %s", when(q.At), q.Call)
+	for _, part := range []struct{ name, value string }{
+		{"request", q.RequestID}, {"key", q.AccessKeyID}, {"session", q.Session}, {"refused with", q.Code},
+	} {
+		if part.value != "" {
+			out += ", " + part.name + " " + part.value
+		}
+	}
+	return out
 }
 
 func yesNo(b bool) string {

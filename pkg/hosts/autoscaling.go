@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,6 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -36,6 +39,7 @@ const (
 // where * and ? are wildcards: what matches nothing would pass for gone.
 var (
 	instanceID = regexp.MustCompile(`\Ai-[0-9a-f]{8,17}\z`)
+	imageID    = regexp.MustCompile(`\Aami-[0-9a-f]{8,17}\z`)
 	volumeID   = regexp.MustCompile(`\Avol-[0-9a-f]{8,17}\z`)
 )
 
@@ -50,7 +54,9 @@ type Options struct {
 	Region string
 	// Groups are the Auto Scaling groups whose instances may be ended.
 	Groups []string
-	Logger *zap.Logger
+	// ImageParameters are names of public parameters whose images are allowed.
+	ImageParameters []string
+	Logger          *zap.Logger
 	// CallTimeout bounds one API call with its retries; 30 s if zero.
 	CallTimeout time.Duration
 }
@@ -62,7 +68,15 @@ var _ supervisor.Hosts = (*AutoScaling)(nil)
 type AutoScaling struct {
 	ec2    *ec2.Client
 	groups *autoscaling.Client
+	ssm    *ssm.Client
+	sts    *sts.Client
 	opt    Options
+
+	sessions sessions
+	subnets  remembered[bool]
+	images   remembered[string]
+	// activities are the scaling activities that end instances, by instance.
+	activities remembered[string]
 }
 
 // NewAutoScaling makes the driver. It makes no request.
@@ -79,13 +93,18 @@ func NewAutoScaling(cfg aws.Config, opt Options) (*AutoScaling, error) {
 	if opt.Logger == nil {
 		opt.Logger = zap.NewNop()
 	}
+	cfg = cfg.Copy()
+	cfg.APIOptions = append(slices.Clone(cfg.APIOptions), leaveTrail)
 	return &AutoScaling{
 		ec2: ec2.NewFromConfig(cfg),
+		ssm: ssm.NewFromConfig(cfg),
+		sts: sts.NewFromConfig(cfg),
 		groups: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
 			// The SDK gives up at once on this fault, which passes by itself.
 			o.Retryer = retry.AddWithErrorCodes(o.Retryer, (*astypes.ScalingActivityInProgressFault)(nil).ErrorCode())
 		}),
-		opt: opt,
+		opt:      opt,
+		sessions: sessions{arns: map[string]string{}},
 	}, nil
 }
 

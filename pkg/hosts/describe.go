@@ -23,9 +23,10 @@ const (
 )
 
 // Describe says what EC2 and Auto Scaling know of these instances. What EC2
-// does not list is missing. Image and group serve only to vet a host: if they
-// cannot be learned they stay empty, which is unknown, and the rest is still
-// said, so that the end of a host can be observed whatever else fails.
+// does not list is missing. Image, group, subnet and the images of public
+// parameters serve only to vet a host: if they cannot be learned they stay
+// empty, which is unknown, and the rest is still said, so that the end of a host
+// can be observed whatever else fails.
 //
 // The id filter is used and not the id parameter, because with the parameter
 // one id that aged out fails the call for all (InvalidInstanceID.NotFound):
@@ -44,11 +45,13 @@ func (a *AutoScaling) Describe(ctx context.Context, ids []string) (map[string]ru
 		in, listed := out[id]
 		return !listed || ending(in.State)
 	})
-	if err := a.addImages(ctx, alive, out); err != nil {
-		a.opt.Logger.Warn("images of instances unknown", zap.Error(err))
-	}
-	if err := a.addGroups(ctx, alive, out); err != nil {
-		a.opt.Logger.Warn("groups of instances unknown", zap.Error(err))
+	for _, fact := range []struct {
+		what string
+		add  func(context.Context, []string, map[string]runner.Instance) error
+	}{{"images", a.addImages}, {"groups", a.addGroups}, {"subnets", a.addSubnets}, {"public parameters", a.addParameters}} {
+		if err := fact.add(ctx, alive, out); err != nil {
+			a.opt.Logger.Warn("facts of instances unknown", zap.String("facts", fact.what), zap.Error(err))
+		}
 	}
 	return out, nil
 }
@@ -136,7 +139,7 @@ func (a *AutoScaling) addGroups(ctx context.Context, ids []string, into map[stri
 			if tag, tagged := in.Tags[tagGroup]; !ok || tagged && tag != group {
 				continue
 			}
-			in.Group = group
+			in.Group, in.Lifecycle = group, aws.ToString(m.LifecycleState)
 			into[in.ID] = in
 		}
 	}
@@ -195,12 +198,19 @@ func addDevices(out *runner.Instance, in types.Instance) {
 	for _, d := range in.BlockDeviceMappings {
 		if d.Ebs != nil {
 			out.Volumes = append(out.Volumes, aws.ToString(d.Ebs.VolumeId))
+			out.Attachments = append(out.Attachments, runner.Attachment{
+				Volume: aws.ToString(d.Ebs.VolumeId), At: aws.ToTime(d.Ebs.AttachTime).UTC(),
+				Root: d.DeviceName != nil && aws.ToString(d.DeviceName) == aws.ToString(in.RootDeviceName),
+			})
 		}
 	}
 	for _, n := range in.NetworkInterfaces {
 		out.NetworkInterfaces = append(out.NetworkInterfaces, aws.ToString(n.NetworkInterfaceId))
 		if out.PublicIP == "" && n.Association != nil {
 			out.PublicIP = aws.ToString(n.Association.PublicIp)
+		}
+		if at := n.Attachment; at != nil && at.DeviceIndex != nil && *at.DeviceIndex == 0 && aws.ToInt32(at.NetworkCardIndex) == 0 {
+			out.InterfaceAt = aws.ToTime(at.AttachTime).UTC()
 		}
 	}
 	slices.Sort(out.Volumes)

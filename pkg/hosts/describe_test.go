@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
@@ -25,13 +27,18 @@ func TestDescribeMapsEverythingThatVettingNeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := testGroup()
+		root, data := w.first.Volumes[0], w.first.Volumes[1]
 		slices.Sort(w.first.Volumes)
 		want := runner.Instance{
 			ID: w.first.ID, AccountID: account, Region: region, Zone: "us-east-1a", State: "running",
 			ImageID: g.ImageID, ImageName: g.ImageName, ImageOwner: g.ImageOwnerID, ImageOwnerAlias: "amazon",
 			Type: "m6i.large", BootMode: "uefi", Profile: g.Profile, VPC: w.first.VPC, Subnet: g.SubnetIDs[0],
 			PrivateIP: w.first.PrivateIP, HTTPTokens: "required", HopLimit: 1, LaunchedAt: w.first.LaunchedAt.UTC(),
-			Volumes: w.first.Volumes, NetworkInterfaces: w.first.NetworkInterfaces, Group: groupName,
+			Volumes: w.first.Volumes, NetworkInterfaces: w.first.NetworkInterfaces, Group: groupName, Lifecycle: "InService",
+			Attachments: []runner.Attachment{
+				{Volume: root, Root: true, At: w.first.LaunchedAt.UTC()}, {Volume: data, At: w.first.LaunchedAt.UTC()},
+			},
+			InterfaceAt: w.first.LaunchedAt.UTC(), PrivateSubnet: new(true),
 			Tags: map[string]string{"Compliance": "HIPAA", "Boundary": "production", "aws:autoscaling:groupName": groupName},
 		}
 		if !reflect.DeepEqual(got[w.first.ID], want) || len(got) != 1 {
@@ -48,7 +55,7 @@ func vet(t *testing.T, w world, in runner.Instance) {
 	rules := runner.VetRules{
 		Provider: "aws", Accounts: []string{account}, Regions: []string{region}, Subnets: testGroup().SubnetIDs,
 		ImageNames: []string{"bottlerocket-aws-k8s-"}, ImageOwners: []string{"amazon"}, Groups: []string{groupName},
-		InstanceTags: map[string]string{"Boundary": "production"}, BootModes: []string{"uefi"},
+		InstanceTags: map[string]string{"Boundary": "production"}, BootModes: []string{"uefi"}, Profiles: []string{testGroup().Profile},
 	}
 	for _, c := range runner.Vet(node, &in, rules) {
 		// The node here is no part of the test and carries no taint.
@@ -110,7 +117,7 @@ func TestDescribeAsksInChunksAndFollowsPages(t *testing.T) {
 		if len(got) != 122 || grouped != 122 {
 			t.Errorf("Describe(122 ids) = %d instances, %d with image and group, want all", len(got), grouped)
 		}
-		if got, want := len(w.sim.Requests()), 2+2+3; got != want {
+		if got, want := len(w.sim.Requests()), 2+2+3+3; got != want {
 			t.Errorf("%d requests = %v, want %d", got, actions(w.sim), want)
 		}
 	})
@@ -151,12 +158,7 @@ func TestDescribeTakesContradictingAnswersForUnknown(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, nil)
-				cfg := awsConfig(w.sim)
-				cfg.HTTPClient = &http.Client{Transport: inProcess{rewriting{w.sim, tt.action, tt.old, tt.replacement}}}
-				driver, err := hosts.NewAutoScaling(cfg, hosts.Options{Region: region, Groups: []string{groupName}})
-				if err != nil {
-					t.Fatal(err)
-				}
+				driver := w.rewritten(t, tt.action, tt.old, tt.replacement)
 				got, err := driver.Describe(t.Context(), []string{w.first.ID})
 				in := got[w.first.ID]
 				if err != nil || in.State != "running" || (in.ImageName == "") != (tt.name == "image") || (in.Group == "") != (tt.name == "group") {
@@ -165,6 +167,14 @@ func TestDescribeTakesContradictingAnswersForUnknown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// rewritten is a driver that hears one word changed in the answers to an action.
+func (w world) rewritten(t *testing.T, action, old, replacement string) *hosts.AutoScaling {
+	t.Helper()
+	return w.with(t, nil, func(cfg *aws.Config, _ *hosts.Options) {
+		cfg.HTTPClient = &http.Client{Transport: inProcess{rewriting{w.sim, action, old, replacement}}}
+	})
 }
 
 // rewriting changes a word in the answers to one action.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnerward/runnerward/pkg/hosts"
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 const (
@@ -75,6 +76,9 @@ func testGroup() simaws.Group {
 	}
 }
 
+// plainly ends a host as it is ended first.
+var plainly = supervisor.TerminateOptions{}
+
 // world is a running group of two and the driver that looks at it.
 type world struct {
 	sim    *simaws.Server
@@ -85,12 +89,21 @@ type world struct {
 // newWorld must be called in a bubble: it waits until the group runs.
 func newWorld(t *testing.T, change func(*simaws.Config)) world {
 	t.Helper()
-	cfg := simConfig()
+	return newWorldOf(t, change, nil)
+}
+
+// newWorldOf is newWorld with another group.
+func newWorldOf(t *testing.T, change func(*simaws.Config), group func(*simaws.Group)) world {
+	t.Helper()
+	cfg, g := simConfig(), testGroup()
 	if change != nil {
 		change(&cfg)
 	}
+	if group != nil {
+		group(&g)
+	}
 	sim := simaws.New(cfg)
-	sim.AddGroup(testGroup())
+	sim.AddGroup(g)
 	wait(t, cfg.LaunchTime)
 	driver, err := hosts.NewAutoScaling(awsConfig(sim), hosts.Options{
 		Region: region, Groups: []string{groupName}, CallTimeout: 10 * time.Second,
@@ -109,11 +122,15 @@ func wait(t *testing.T, d time.Duration) {
 	<-ctx.Done()
 }
 
-// actions are the calls so far, in order, with their error codes.
+// actions are the calls so far to EC2 and Auto Scaling, in order, with their
+// error codes. Whether STS says who we are changes nothing.
 func actions(sim *simaws.Server) []string {
 	var out []string
 	for _, r := range sim.Requests() {
 		s := r.Action
+		if s == "GetCallerIdentity" {
+			continue
+		}
 		if r.Code != "" {
 			s += " " + r.Code
 		}

@@ -24,8 +24,19 @@ func (None) Describe(context.Context, []string) (map[string]runner.Instance, err
 // Terminate does nothing and gives an empty receipt: there is no request that
 // an audit trail could hold. It is not an error, because to repeat it would
 // not help; the claimed node's cordon is all the end such a host has.
-func (None) Terminate(context.Context, string) (supervisor.TerminateReceipt, error) {
+func (None) Terminate(context.Context, string, supervisor.TerminateOptions) (supervisor.TerminateReceipt, error) {
 	return supervisor.TerminateReceipt{}, nil
+}
+
+// Protect does nothing: nobody but the owner of the machine ends it.
+func (None) Protect(context.Context, string) error { return nil }
+
+// Ensure does nothing: no cloud can be asked for more hosts.
+func (None) Ensure(context.Context, supervisor.Demand) error { return nil }
+
+// Preflight has no group to look at and nothing to say against the hosts.
+func (None) Preflight(context.Context) (supervisor.HostsPool, error) {
+	return supervisor.HostsPool{}, nil
 }
 
 // VolumesGone has nothing to say for no volumes, and an error for any: without

@@ -12,7 +12,6 @@ import (
 
 	"github.com/runnerward/runnerward/pkg/hosts"
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
-	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 func TestThrottlingIsWaitedOut(t *testing.T) {
@@ -23,7 +22,7 @@ func TestThrottlingIsWaitedOut(t *testing.T) {
 		if _, err := w.driver.Describe(t.Context(), []string{w.first.ID}); err != nil {
 			t.Errorf("Describe = %v, want success at the third attempt", err)
 		}
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 			t.Errorf("Terminate = %v, want success at the third attempt", err)
 		}
 	})
@@ -32,13 +31,13 @@ func TestThrottlingIsWaitedOut(t *testing.T) {
 func TestAHostIsEndedAndSeenUntilItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *simaws.Config) { c.VolumeDeleting = 10 * time.Second })
-		receipt, err := w.driver.Terminate(t.Context(), w.first.ID)
-		if err != nil || receipt.RequestID == "" || receipt.ActivityID == "" {
+		receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+		if err != nil || len(receipt.Requests) != 1 || receipt.ActivityID == "" {
 			t.Fatalf("Terminate = %+v, %v, want a request and an activity id", receipt, err)
 		}
-		reqs := w.sim.Requests()
-		if last := reqs[len(reqs)-1]; last.RequestID != receipt.RequestID {
-			t.Errorf("the receipt names request %s, the service answered %s", receipt.RequestID, last.RequestID)
+		reqs := slices.DeleteFunc(w.sim.Requests(), func(r simaws.Request) bool { return r.Action != "TerminateInstanceInAutoScalingGroup" })
+		if last := reqs[len(reqs)-1]; last.RequestID != receipt.Requests[0].RequestID {
+			t.Errorf("the receipt names request %s, the service answered %s", receipt.Requests[0].RequestID, last.RequestID)
 		}
 		var states []string
 		reason := ""
@@ -84,7 +83,7 @@ func TestAVolumeAttachedLaterIsLeftOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 			t.Fatal(err)
 		}
 		wait(t, time.Minute)
@@ -98,7 +97,7 @@ func TestAVolumeAttachedLaterIsLeftOver(t *testing.T) {
 func TestTerminateNeverDecrementsAndTheGroupRefills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 			t.Fatalf("Terminate at minimum size = %v, want success", err)
 		}
 		wait(t, time.Minute)
@@ -118,7 +117,7 @@ func TestScalingActivityInProgressIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.sim.Inject(simaws.Fault{Action: "TerminateInstanceInAutoScalingGroup", Kind: simaws.InProgress, Count: 2})
-		receipt, err := w.driver.Terminate(t.Context(), w.first.ID)
+		receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
 		if err != nil || receipt.ActivityID == "" {
 			t.Errorf("Terminate = %+v, %v, want success at the third attempt", receipt, err)
 		}
@@ -140,10 +139,10 @@ func TestTerminateIsASuccessWhenItsAnswerWasLost(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, nil)
 				w.sim.Inject(simaws.Fault{Action: "TerminateInstanceInAutoScalingGroup", Kind: kind, After: true})
-				if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+				if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 					t.Errorf("Terminate = %v, want success: the instance is ending", err)
 				}
-				if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+				if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 					t.Errorf("Terminate again = %v, want success", err)
 				}
 			})
@@ -156,7 +155,7 @@ func TestAnAcceptedTerminationThatNeverHappensIsAskedForAgain(t *testing.T) {
 		w := newWorld(t, nil)
 		w.sim.Inject(simaws.Fault{Action: "TerminateInstanceInAutoScalingGroup", Kind: simaws.Ignored})
 		for _, want := range []string{"running", "shutting-down"} {
-			if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+			if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 				t.Fatal(err)
 			}
 			got, err := w.driver.Describe(t.Context(), []string{w.first.ID})
@@ -170,7 +169,7 @@ func TestAnAcceptedTerminationThatNeverHappensIsAskedForAgain(t *testing.T) {
 func TestAnAgedOutInstanceIsUnknownAndNotGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 			t.Fatal(err)
 		}
 		wait(t, 2*time.Hour)
@@ -178,7 +177,7 @@ func TestAnAgedOutInstanceIsUnknownAndNotGone(t *testing.T) {
 		if err != nil || len(got) != 0 {
 			t.Fatalf("Describe = %v, %v, want nothing", got, err)
 		}
-		if receipt, err := w.driver.Terminate(t.Context(), w.first.ID); err == nil {
+		if receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err == nil {
 			t.Errorf("Terminate = %+v, want an error: nobody knows the instance", receipt)
 		}
 	})
@@ -190,9 +189,9 @@ func TestTerminateGoesToEC2OnlyOutsideOfGroups(t *testing.T) {
 		if err := w.sim.Detach(w.first.ID); err != nil {
 			t.Fatal(err)
 		}
-		receipt, err := w.driver.Terminate(t.Context(), w.first.ID)
-		if err != nil || receipt.RequestID == "" || receipt.ActivityID != "" {
-			t.Errorf("Terminate = %+v, %v, want a request id and no activity", receipt, err)
+		receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+		if err != nil || len(receipt.Requests) != 2 || receipt.Requests[1].RequestID == "" || receipt.ActivityID != "" {
+			t.Errorf("Terminate = %+v, %v, want a refused and an accepted request and no activity", receipt, err)
 		}
 		want := []string{
 			"DescribeAutoScalingInstances", "DescribeInstances",
@@ -208,7 +207,7 @@ func TestAMemberThatTheListLeftOutIsStillEndedByItsGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingInstances", Kind: simaws.Stale})
-		receipt, err := w.driver.Terminate(t.Context(), w.first.ID)
+		receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
 		if err != nil || receipt.ActivityID == "" || slices.Contains(actions(w.sim), "TerminateInstances") {
 			t.Errorf("Terminate = %+v, %v by %v, want the group's activity", receipt, err, actions(w.sim))
 		}
@@ -221,9 +220,20 @@ func TestTerminateSurfacesTerminationProtection(t *testing.T) {
 		if err := errors.Join(w.sim.Detach(w.first.ID), w.sim.Protect(w.first.ID, true)); err != nil {
 			t.Fatal(err)
 		}
-		_, err := w.driver.Terminate(t.Context(), w.first.ID)
+		_, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
 		if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "OperationNotPermitted" {
-			t.Errorf("Terminate = %v, want OperationNotPermitted", err)
+			t.Fatalf("Terminate = %v, want OperationNotPermitted", err)
+		}
+		for _, mend := range []string{"switch disableApiTermination off", "--no-disable-api-termination", w.first.ID} {
+			if !strings.Contains(err.Error(), mend) {
+				t.Errorf("error %q does not say %q", err, mend)
+			}
+		}
+		if err := w.sim.Protect(w.first.ID, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
+			t.Errorf("Terminate once protection is off = %v, want success", err)
 		}
 	})
 }
@@ -237,7 +247,7 @@ func TestTerminateRefusesAForeignGroup(t *testing.T) {
 		id := w.sim.Instances()[2].ID
 		w.sim.Inject(simaws.Fault{Action: "DescribeAutoScalingInstances", Kind: simaws.Stale})
 		for _, how := range []string{"by its tag while the list is stale", "by the list of members"} {
-			if _, err := w.driver.Terminate(t.Context(), id); !errors.Is(err, hosts.ErrForeignGroup) {
+			if _, err := w.driver.Terminate(t.Context(), id, plainly); !errors.Is(err, hosts.ErrForeignGroup) {
 				t.Errorf("%s: Terminate = %v, want ErrForeignGroup", how, err)
 			}
 		}
@@ -262,7 +272,7 @@ func TestAHostInItsTerminationHookIsEnding(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if _, err := driver.Terminate(t.Context(), id); err != nil {
+			if _, err := driver.Terminate(t.Context(), id, plainly); err != nil {
 				t.Errorf("Terminate = %v, want success", err)
 			}
 		}
@@ -282,7 +292,7 @@ func TestTerminateAsksForNothingWhenTheInstanceIsEnding(t *testing.T) {
 		w := newWorld(t, nil)
 		id := w.sim.AddInstance(testGroup()) // of no group, and without its tag
 		for range 3 {
-			if _, err := w.driver.Terminate(t.Context(), id); err != nil {
+			if _, err := w.driver.Terminate(t.Context(), id, plainly); err != nil {
 				t.Fatal(err)
 			}
 			wait(t, 30*time.Second)
@@ -299,7 +309,7 @@ func TestNoneKnowsNothingAndClaimsNothing(t *testing.T) {
 	if got, err := none.Describe(t.Context(), []string{"node-uid"}); err != nil || len(got) != 0 {
 		t.Errorf("Describe = %v, %v, want nothing", got, err)
 	}
-	if got, err := none.Terminate(t.Context(), "node-uid"); err != nil || got != (supervisor.TerminateReceipt{}) {
+	if got, err := none.Terminate(t.Context(), "node-uid", plainly); err != nil || got.ActivityID != "" || len(got.Requests) != 0 {
 		t.Errorf("Terminate = %+v, %v, want an empty receipt", got, err)
 	}
 	if got, err := none.VolumesGone(t.Context(), []string{"vol-0123456789abcdef0"}); err == nil {

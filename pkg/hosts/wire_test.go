@@ -76,7 +76,7 @@ func TestTheSDKReadsGroupsActivitiesAndProtection(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Scale-in protection does not stop a termination by hand.
-		if _, err := w.driver.Terminate(t.Context(), w.first.ID); err != nil {
+		if _, err := w.driver.Terminate(t.Context(), w.first.ID, plainly); err != nil {
 			t.Fatal(err)
 		}
 		g, err := groups.DescribeAutoScalingGroups(t.Context(), &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{groupName, "none"}})

@@ -272,3 +272,40 @@ func FuzzDecodeEvent(f *testing.F) {
 		_ = runner.NewState().Check(e, epoch)
 	})
 }
+
+// TestAnAccessKeyIDHasOnePlace: the id of an AWS key is recorded where it names
+// the caller, and looks like a leak everywhere else.
+func TestAnAccessKeyIDHasOnePlace(t *testing.T) {
+	const id = "ASIA0123456789EXAMPL"
+	for name, tc := range map[string]struct {
+		request runner.Request
+		ok      bool
+	}{
+		"as the key":      {runner.Request{Call: "ec2:TerminateInstances", AccessKeyID: id}, true},
+		"as the call":     {runner.Request{Call: id}, false},
+		"in the session":  {runner.Request{Call: "x", Session: "arn:aws:sts::1:assumed-role/" + id}, false},
+		"with its secret": {runner.Request{Call: "x", AccessKeyID: id + "/wJalrXUtnFEMI"}, false},
+		"a secret alone":  {runner.Request{Call: "x", AccessKeyID: "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"}, false},
+	} {
+		if err := runner.Validate(tc.request); (err == nil) != tc.ok {
+			t.Errorf("%s: Validate = %v, want ok %t", name, err, tc.ok)
+		}
+	}
+}
+
+// TestARequestIsRecordedWhateverTheCloudAnswers: what does not fit is left out,
+// field by field.
+func TestARequestIsRecordedWhateverTheCloudAnswers(t *testing.T) {
+	good := runner.Request{Call: "ec2:TerminateInstances", At: epoch, RequestID: "req-1", AccessKeyID: "ASIA0123456789EXAMPL",
+		Session: "arn:aws:sts::111122223333:assumed-role/runnerward/pod", Code: "Throttling"}
+	if got := good.Recordable(); got != good {
+		t.Errorf("Recordable = %+v, want all of %+v", got, good)
+	}
+	odd := good
+	odd.RequestID, odd.Session = "patient John Doe", "arn:aws:sts::1:assumed-role/ghp_0123456789abcdefghij"
+	want := good
+	want.RequestID, want.Session = "", ""
+	if got := odd.Recordable(); got != want {
+		t.Errorf("Recordable = %+v, want %+v", got, want)
+	}
+}

@@ -212,26 +212,34 @@ const (
 
 // Host is a vetted host as it was when it was claimed.
 type Host struct {
-	Provider     string    `json:"provider" pat:"word"`
-	InstanceID   string    `json:"instanceId" pat:"host"`
-	AccountID    string    `json:"accountId,omitempty" pat:"word,opt"`
-	Region       string    `json:"region,omitempty" pat:"word,opt"`
-	Zone         string    `json:"zone,omitempty" pat:"word,opt"`
-	ImageID      string    `json:"imageId,omitempty" pat:"word,opt"`
-	ImageName    string    `json:"imageName,omitempty" pat:"os,opt"`
-	InstanceType string    `json:"instanceType,omitempty" pat:"word,opt"`
-	PrivateIP    string    `json:"privateIp,omitempty" pat:"ip,opt"`
-	Subnet       string    `json:"subnet,omitempty" pat:"word,opt"`
-	LaunchedAt   time.Time `json:"launchedAt,omitzero"`
-	NodeName     string    `json:"nodeName" pat:"dns"`
-	NodeUID      string    `json:"nodeUid" pat:"word"`
-	BootID       string    `json:"bootId" pat:"word,opt"`
-	ProviderID   string    `json:"providerId,omitempty" pat:"provider,opt"`
-	OSImage      string    `json:"osImage,omitempty" pat:"os,opt"`
-	Kubelet      string    `json:"kubelet,omitempty" pat:"gitver,opt"`
-	Assurance    Assurance `json:"assurance" pat:"word"`
-	Volumes      []string  `json:"volumes,omitempty" pat:"word"`
-	Checks       []Check   `json:"checks"`
+	Provider   string `json:"provider" pat:"word"`
+	InstanceID string `json:"instanceId" pat:"host"`
+	AccountID  string `json:"accountId,omitempty" pat:"word,opt"`
+	Region     string `json:"region,omitempty" pat:"word,opt"`
+	Zone       string `json:"zone,omitempty" pat:"word,opt"`
+	ImageID    string `json:"imageId,omitempty" pat:"word,opt"`
+	ImageName  string `json:"imageName,omitempty" pat:"os,opt"`
+	// ImageParameter is the public parameter that named the image when the host
+	// was claimed, empty when it was allowed by its id or name.
+	ImageParameter string `json:"imageParameter,omitempty" pat:"param,opt"`
+	InstanceType   string `json:"instanceType,omitempty" pat:"word,opt"`
+	// Profile is the ARN of the instance profile. Address and interfaces are
+	// what the cloud's audit trail and flow logs know the host by.
+	Profile           string    `json:"profile,omitempty" pat:"arn,opt"`
+	VPC               string    `json:"vpc,omitempty" pat:"word,opt"`
+	PrivateIP         string    `json:"privateIp,omitempty" pat:"ip,opt"`
+	Subnet            string    `json:"subnet,omitempty" pat:"word,opt"`
+	NetworkInterfaces []string  `json:"networkInterfaces,omitempty" pat:"word"`
+	LaunchedAt        time.Time `json:"launchedAt,omitzero"`
+	NodeName          string    `json:"nodeName" pat:"dns"`
+	NodeUID           string    `json:"nodeUid" pat:"word"`
+	BootID            string    `json:"bootId" pat:"word,opt"`
+	ProviderID        string    `json:"providerId,omitempty" pat:"provider,opt"`
+	OSImage           string    `json:"osImage,omitempty" pat:"os,opt"`
+	Kubelet           string    `json:"kubelet,omitempty" pat:"gitver,opt"`
+	Assurance         Assurance `json:"assurance" pat:"word"`
+	Volumes           []string  `json:"volumes,omitempty" pat:"word"`
+	Checks            []Check   `json:"checks"`
 	// Identity is nil when no document was presented before the claim.
 	Identity *HostIdentity `json:"identity,omitempty"`
 }
@@ -390,7 +398,9 @@ type Terminated struct {
 	PodGone          bool         `json:"podGone"`
 	NodeGone         bool         `json:"nodeGone"`
 	RegistrationGone bool         `json:"registrationGone"`
-	// ActivityID and RequestIDs join this record with the cloud's audit trail.
-	ActivityID string   `json:"activityId,omitempty" pat:"word,opt"`
-	RequestIDs []string `json:"requestIds,omitempty" pat:"word"`
+	// ActivityID and Requests join this record with the cloud's audit trail.
+	ActivityID string    `json:"activityId,omitempty" pat:"word,opt"`
+	Requests   []Request `json:"requests,omitempty"`
+	// Omitted counts requests between the first and the last that are listed.
+	Omitted int `json:"omitted,omitempty"`
 }

@@ -153,8 +153,26 @@ type Instance struct {
 	HopLimit                       int64
 	LaunchedAt                     time.Time
 	Volumes, NetworkInterfaces     []string
-	Group                          string
-	Tags                           map[string]string
+	// Attachments are the EBS volumes with the times at which they were
+	// attached, InterfaceAt is when the primary network interface was.
+	Attachments []Attachment
+	InterfaceAt time.Time
+	// Group is the Auto Scaling group, Lifecycle the state in it.
+	Group, Lifecycle string
+	Tags             map[string]string
+	// PrivateSubnet says that the subnet gives out no public addresses and has
+	// no way in from the internet; nil when that is not known.
+	PrivateSubnet *bool
+	// ParameterImages are the image ids that public parameters name now. One
+	// that could not be resolved is missing.
+	ParameterImages map[string]string
+}
+
+// Attachment is an EBS volume of an instance. A zero time is unknown.
+type Attachment struct {
+	Volume string
+	Root   bool
+	At     time.Time
 }
 
 // PodPhase is what the cluster says of a runner's pod.

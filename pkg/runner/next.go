@@ -20,8 +20,12 @@ type Limits struct {
 	SurplusGrace  time.Duration // released to retired when no job waits any more
 	HookGrace     time.Duration // GitHub says started, the hook has not asked
 	JobTTL        time.Duration // started to ended
+	EscalateAfter time.Duration // teardown to the direct request, around the group
 	TeardownBy    time.Duration // ended to terminated, before the alarm
 	ConcludeGrace time.Duration // terminated to sealed while GitHub's result is missing
+
+	Warm         int           // unclaimed hosts kept ready beyond those that are waited for
+	PrelaunchFor time.Duration // how long a host is kept ready for a deployment that waits; 0 is never
 }
 
 // TaskKind names a piece of outstanding work.

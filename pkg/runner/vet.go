@@ -4,25 +4,30 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // VetRules say what a host must be to serve a runner. Empty lists allow
 // nothing, except where a field says otherwise.
 type VetRules struct {
-	Provider     string // "aws" or "none"
-	Cluster      string
-	Labels       map[string]string
-	Taint        Taint
-	Accounts     []string // the BAA list
-	Regions      []string
-	Subnets      []string
-	ImageIDs     []string // exact AMI ids; with ImageNames, either may match
-	ImageNames   []string // prefixes of EC2's own image name
-	ImageOwners  []string // owner aliases or account ids
-	OSImage      *regexp.Regexp
-	InstanceTags map[string]string
-	Groups       []string // Auto Scaling groups
-	BootModes    []string // such as "uefi"
+	Provider    string // "aws" or "none"
+	Cluster     string
+	Labels      map[string]string
+	Taint       Taint
+	Accounts    []string // the BAA list
+	Regions     []string
+	Subnets     []string
+	ImageIDs    []string // exact AMI ids; with ImageNames, either may match
+	ImageNames  []string // prefixes of EC2's own image name
+	ImageOwners []string // owner aliases or account ids
+	// ImageParameters are names of public parameters; an image that one of
+	// them names is allowed as one of ImageIDs is.
+	ImageParameters []string
+	Profiles        []string // ARNs of instance profiles
+	OSImage         *regexp.Regexp
+	InstanceTags    map[string]string
+	Groups          []string // Auto Scaling groups
+	BootModes       []string // such as "uefi"
 	// IdentityRequired: a host without an identity document is not vetted.
 	IdentityRequired bool
 }
@@ -93,7 +98,12 @@ func (v *vetting) aws(n Node, in *Instance, rules VetRules) {
 	v.listed("host.region", in.Region, rules.Regions)
 	v.listed("host.subnet", in.Subnet, rules.Subnets)
 	v.is("host.noPublicIp", in.PublicIP == "")
+	v.known("host.privateSubnet", in.PrivateSubnet != nil, in.PrivateSubnet != nil && *in.PrivateSubnet)
 	v.listed("host.group", in.Group, rules.Groups)
+	// Every other state is one that the group is about to end, or has not begun.
+	v.known("host.lifecycle", in.Lifecycle != "", in.Lifecycle == "InService")
+	v.listed("host.profile", in.Profile, rules.Profiles)
+	v.volumes(in)
 	v.is("host.tags", containsAll(in.Tags, rules.InstanceTags))
 	v.known("host.imdsv2", in.HTTPTokens != "", in.HTTPTokens == "required")
 	v.known("host.hopLimit", in.HopLimit != 0, in.HopLimit == 1)
@@ -106,9 +116,48 @@ func (v *vetting) image(in *Instance, rules VetRules) {
 	named := slices.ContainsFunc(rules.ImageNames, func(prefix string) bool {
 		return prefix != "" && strings.HasPrefix(in.ImageName, prefix)
 	})
-	v.known("image.allowed", in.ImageID != "" && in.ImageName != "", named || slices.Contains(rules.ImageIDs, in.ImageID))
+	_, resolved := imageParameter(in, rules)
+	allowed := named || slices.Contains(rules.ImageIDs, in.ImageID) || resolved == Pass
+	v.known("image.allowed", in.ImageID != "" && in.ImageName != "" && (allowed || resolved == Fail), allowed)
 	owned := slices.Contains(rules.ImageOwners, in.ImageOwner) || slices.Contains(rules.ImageOwners, in.ImageOwnerAlias)
 	v.known("image.owner", in.ImageOwner != "" || in.ImageOwnerAlias != "", owned)
+}
+
+// imageParameter is the first of the rules' parameters that names the image.
+// It is unknown whether one does while one is not resolved.
+func imageParameter(in *Instance, rules VetRules) (string, Verdict) {
+	verdict := Fail
+	for _, name := range rules.ImageParameters {
+		switch image, ok := in.ParameterImages[name]; {
+		case !ok || image == "":
+			verdict = Unknown
+		case image == in.ImageID:
+			return name, Pass
+		}
+	}
+	return "", verdict
+}
+
+// attachWindow is how far the primary network interface and a volume may be
+// apart in time when both were attached at launch. A volume outside of it was
+// attached, or the root volume replaced, afterwards. It is the window of SPIRE's
+// node attestor aws_iid.
+const attachWindow = time.Minute
+
+// volumes says that every EBS volume was attached at launch, so that it ends
+// with the instance and nobody has swapped the system.
+func (v *vetting) volumes(in *Instance) {
+	known, launched, root := !in.InterfaceAt.IsZero(), true, false
+	for _, a := range in.Attachments {
+		root = root || a.Root
+		switch {
+		case a.At.IsZero():
+			known = false
+		case !in.InterfaceAt.IsZero() && a.At.Sub(in.InterfaceAt).Abs() > attachWindow:
+			launched = false
+		}
+	}
+	v.known("host.volumes", known && root || !launched, launched)
 }
 
 func (v *vetting) listed(name, value string, allowed []string) {
@@ -135,7 +184,9 @@ func HostOf(n Node, in *Instance, rules VetRules) Host {
 		h.InstanceID, h.AccountID, h.Region, h.Zone = in.ID, in.AccountID, in.Region, in.Zone
 		h.ImageID, h.ImageName, h.InstanceType = in.ImageID, in.ImageName, in.Type
 		h.PrivateIP, h.Subnet, h.LaunchedAt = in.PrivateIP, in.Subnet, in.LaunchedAt
+		h.VPC, h.Profile, h.NetworkInterfaces = in.VPC, in.Profile, in.NetworkInterfaces
 		h.Volumes = in.Volumes
+		h.ImageParameter, _ = imageParameter(in, rules)
 		h.Assurance = L1
 	}
 	return h

@@ -2,7 +2,9 @@ package runner_test
 
 import (
 	"regexp"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 )
@@ -22,6 +24,8 @@ func goodInstance() runner.Instance {
 		ImageID: "ami-1", ImageName: "bottlerocket-aws-k8s-1.37-x86_64-v1.52.0", ImageOwner: "092701018921", ImageOwnerAlias: "amazon",
 		Subnet: "subnet-1", PrivateIP: "10.0.1.2", HTTPTokens: "required", HopLimit: 1, BootMode: "uefi",
 		Group: "hipaa-prod-runners", Tags: map[string]string{"Compliance": "HIPAA"},
+		Lifecycle: "InService", Profile: "arn:aws:iam::111122223333:instance-profile/pool", PrivateSubnet: new(true),
+		InterfaceAt: epoch, Attachments: []runner.Attachment{{"vol-1", true, epoch.Add(time.Second)}, {"vol-2", false, epoch.Add(2 * time.Second)}},
 	}
 }
 
@@ -32,7 +36,7 @@ func vetRules() runner.VetRules {
 		Accounts: []string{"111122223333"}, Regions: []string{"us-east-1"}, Subnets: []string{"subnet-1"},
 		ImageNames: []string{"bottlerocket-aws-k8s-"}, ImageOwners: []string{"amazon"}, BootModes: []string{"uefi"},
 		OSImage: regexp.MustCompile(`^Bottlerocket OS `), Groups: []string{"hipaa-prod-runners"},
-		InstanceTags: map[string]string{"Compliance": "HIPAA"},
+		InstanceTags: map[string]string{"Compliance": "HIPAA"}, Profiles: []string{"arn:aws:iam::111122223333:instance-profile/pool"},
 	}
 }
 
@@ -71,7 +75,25 @@ func TestVet(t *testing.T) {
 		"legacy boot":                  {func(_ *runner.Node, in *runner.Instance) { in.BootMode = "legacy-bios" }, "host.bootMode", runner.Fail},
 		"image of another family":      {func(_ *runner.Node, in *runner.Instance) { in.ImageName = "ubuntu-24" }, "image.allowed", runner.Fail},
 		"image metadata missing":       {func(_ *runner.Node, in *runner.Instance) { in.ImageName = "" }, "image.allowed", runner.Unknown},
-		"image of somebody":            {func(_ *runner.Node, in *runner.Instance) { in.ImageOwner, in.ImageOwnerAlias = "666", "" }, "image.owner", runner.Fail},
+		"leaving its group":            {func(_ *runner.Node, in *runner.Instance) { in.Lifecycle = "Terminating:Wait" }, "host.lifecycle", runner.Fail},
+		"retained by its group":        {func(_ *runner.Node, in *runner.Instance) { in.Lifecycle = "Terminating:Retained" }, "host.lifecycle", runner.Fail},
+		"in a warm pool":               {func(_ *runner.Node, in *runner.Instance) { in.Lifecycle = "Warmed:Running" }, "host.lifecycle", runner.Fail},
+		"lifecycle not learned":        {func(_ *runner.Node, in *runner.Instance) { in.Lifecycle = "" }, "host.lifecycle", runner.Unknown},
+		"another profile":              {func(_ *runner.Node, in *runner.Instance) { in.Profile += "2" }, "host.profile", runner.Fail},
+		"no profile":                   {func(_ *runner.Node, in *runner.Instance) { in.Profile = "" }, "host.profile", runner.Unknown},
+		"subnet open to the world":     {func(_ *runner.Node, in *runner.Instance) { in.PrivateSubnet = new(false) }, "host.privateSubnet", runner.Fail},
+		"subnet not learned":           {func(_ *runner.Node, in *runner.Instance) { in.PrivateSubnet = nil }, "host.privateSubnet", runner.Unknown},
+		"root volume replaced":         {func(_ *runner.Node, in *runner.Instance) { in.Attachments[0].At = epoch.Add(61 * time.Second) }, "host.volumes", runner.Fail},
+		"root volume older":            {func(_ *runner.Node, in *runner.Instance) { in.Attachments[0].At = epoch.Add(-61 * time.Second) }, "host.volumes", runner.Fail},
+		"volume attached later":        {func(_ *runner.Node, in *runner.Instance) { in.Attachments[1].At = epoch.Add(time.Hour) }, "host.volumes", runner.Fail},
+		"a late volume and unknown": {func(_ *runner.Node, in *runner.Instance) {
+			in.Attachments[0].At, in.Attachments[1].At = time.Time{}, epoch.Add(time.Hour)
+		}, "host.volumes", runner.Fail},
+		"attach time missing":    {func(_ *runner.Node, in *runner.Instance) { in.Attachments[0].At = time.Time{} }, "host.volumes", runner.Unknown},
+		"interface time missing": {func(_ *runner.Node, in *runner.Instance) { in.InterfaceAt = time.Time{} }, "host.volumes", runner.Unknown},
+		"no root volume":         {func(_ *runner.Node, in *runner.Instance) { in.Attachments = in.Attachments[1:] }, "host.volumes", runner.Unknown},
+		"no volumes":             {func(_ *runner.Node, in *runner.Instance) { in.Attachments = nil }, "host.volumes", runner.Unknown},
+		"image of somebody":      {func(_ *runner.Node, in *runner.Instance) { in.ImageOwner, in.ImageOwnerAlias = "666", "" }, "image.owner", runner.Fail},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -94,4 +116,50 @@ func TestVet(t *testing.T) {
 			t.Errorf("vetted without an instance: %v", checks)
 		}
 	})
+}
+
+func TestVetTakesAnImageThatAPublicParameterNames(t *testing.T) {
+	const parameter, other = "/aws/service/bottlerocket/aws-k8s-1.37/x86_64/latest/image_id", "/aws/service/bottlerocket/aws-k8s-1.36/x86_64/latest/image_id"
+	tests := map[string]struct {
+		names []string // prefixes of image names
+		now   map[string]string
+		want  runner.Verdict
+		match string
+	}{
+		"named":                         {nil, map[string]string{parameter: "ami-1", other: "ami-2"}, runner.Pass, parameter},
+		"named, another unresolved":     {nil, map[string]string{parameter: "ami-1"}, runner.Pass, parameter},
+		"of another release":            {nil, map[string]string{parameter: "ami-3", other: "ami-2"}, runner.Fail, ""},
+		"not named, another unresolved": {nil, map[string]string{other: "ami-2"}, runner.Unknown, ""},
+		"nothing resolved":              {nil, nil, runner.Unknown, ""},
+		"resolved to nothing":           {nil, map[string]string{parameter: "", other: "ami-2"}, runner.Unknown, ""},
+		"allowed by its name":           {[]string{"bottlerocket-"}, nil, runner.Pass, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			in, rules := goodInstance(), vetRules()
+			in.ParameterImages = tc.now
+			rules.ImageNames, rules.ImageParameters = tc.names, []string{other, parameter}
+			host := runner.HostOf(goodNode(), &in, rules)
+			if !slices.Contains(host.Checks, runner.Check{Name: "image.allowed", Verdict: tc.want}) {
+				t.Errorf("checks = %v, want image.allowed to say %s", host.Checks, tc.want)
+			}
+			if host.ImageParameter != tc.match {
+				t.Errorf("the record names parameter %q, want %q", host.ImageParameter, tc.match)
+			}
+		})
+	}
+}
+
+// TestHostOfKeepsWhatAnAuditorJoins: every key of the cloud's own trails goes
+// into the record, and has a shape that the record takes.
+func TestHostOfKeepsWhatAnAuditorJoins(t *testing.T) {
+	in := goodInstance()
+	in.VPC, in.NetworkInterfaces, in.Volumes = "vpc-1", []string{"eni-1"}, []string{"vol-1", "vol-2"}
+	h := runner.HostOf(goodNode(), &in, vetRules())
+	if h.VPC != "vpc-1" || !slices.Equal(h.NetworkInterfaces, in.NetworkInterfaces) || h.Profile != in.Profile || h.PrivateIP != in.PrivateIP {
+		t.Errorf("host = %+v, want network, address and profile of %+v", h, in)
+	}
+	if err := runner.Validate(h); err != nil {
+		t.Errorf("Validate = %v, want nil", err)
+	}
 }

@@ -87,7 +87,8 @@ func host(name string) runner.Host {
 	return runner.Host{
 		Provider: "aws", InstanceID: "i-0" + strings.Repeat("0", 15) + name[len(name)-1:], NodeName: "node-" + name,
 		NodeUID: "uid-" + name, BootID: "boot-" + name, Assurance: runner.L1, Volumes: []string{"vol-" + name},
-		Checks: []runner.Check{{Name: "node.ready", Verdict: runner.Pass}},
+		Checks: []runner.Check{{Name: "node.ready", Verdict: runner.Pass}}, VPC: "vpc-1", NetworkInterfaces: []string{"eni-1"},
+		Profile: "arn:aws:iam::111122223333:instance-profile/pool", ImageParameter: "/aws/service/bottlerocket/x/image_id",
 	}
 }
 
@@ -165,7 +166,10 @@ func (w *world) terminated(name string) runner.Terminated {
 	h := w.hostOf(name)
 	return runner.Terminated{Runner: runner.Name(name), InstanceID: h.InstanceID, VolumesGone: h.Volumes,
 		States:  []runner.Transition{{State: "shutting-down", At: w.now}, {State: "terminated", At: w.now}},
-		PodGone: true, NodeGone: true, RegistrationGone: true}
+		PodGone: true, NodeGone: true, RegistrationGone: true, ActivityID: "activity-1", Requests: []runner.Request{{
+			Call: "ec2:TerminateInstances", At: w.now, RequestID: "req-1", AccessKeyID: "ASIA0123456789EXAMPL",
+			Session: "arn:aws:sts::111122223333:assumed-role/runnerward/0b2f", Code: "Throttling",
+		}}}
 }
 
 func (w *world) concluded(job string, result runner.Result) runner.Concluded {

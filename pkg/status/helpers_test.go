@@ -121,6 +121,10 @@ func busy() supervisor.View {
 		{Name: "rw-late", Phase: runner.KindSealed, Since: noon.Add(-3 * time.Hour), Instance: "i-0fffffffffffffff6",
 			Node: "ip-10-0-1-2.ec2.internal", Job: "6a0f-0", Cause: "6a0f-0", Outcome: "completed", Overdue: true},
 	}
+	v.Pool = supervisor.HostsPool{
+		Groups: []supervisor.GroupView{{Name: "eks-hipaa-prod-runners", Min: 2, Desired: 3, Max: 6}},
+		Notes:  []string{"group eks-hipaa-prod-runners rebalances over 2 zones: hosts in use are protected from it"},
+	}
 	v.Hosts = append(v.Hosts, supervisor.HostView{Node: "ip-10-0-1-9.ec2.internal", Instance: "i-0eeeeeeeeeeeeeee5",
 		Failing: []runner.Check{{Name: "host.imdsv2", Verdict: runner.Fail}, {Name: "image.owner", Verdict: runner.Unknown}}})
 	return v

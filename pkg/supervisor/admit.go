@@ -281,6 +281,13 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if err != nil {
 		return false, fmt.Errorf("claim node %s: %w", claimed.Host.NodeName, err)
 	}
+	err = s.protect(ctx, name, claimed.Host)
+	if errors.Is(err, ErrConflict) {
+		return s.retire(ctx, name, runner.CauseHostLost, "")
+	}
+	if err != nil {
+		return false, err
+	}
 	spec := PodSpec{
 		Runner: name, NodeName: claimed.Host.NodeName, Authorized: claimed.Authorized,
 		Cause: claimed.Cause, JobTTL: s.Limits.JobTTL,
@@ -304,6 +311,19 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
 	}
 	return false, nil
+}
+
+// protect keeps the group from taking the host away under its job. Before that
+// no pod is made. Protection ends with the instance.
+func (s *Supervisor) protect(ctx context.Context, name runner.Name, host runner.Host) error {
+	if host.Provider == "none" || s.sight.protected(name) {
+		return nil
+	}
+	if err := s.Hosts.Protect(ctx, host.InstanceID); err != nil {
+		return fmt.Errorf("protect the host: %w", err)
+	}
+	s.sight.with(name, func(g *sighting) { g.protected = true })
+	return nil
 }
 
 // retire ends a runner. A job that was allowed to start while the reason was

@@ -163,10 +163,9 @@ type ending struct {
 	host runner.Host
 
 	pod, registration, node bool // observed gone
+	seen                    sighting
 	states                  []runner.Transition
-	reason                  string
 	volumes                 []string
-	receipts                []TerminateReceipt
 	instance                bool
 }
 
@@ -227,8 +226,9 @@ func (e *ending) endRegistration(ctx context.Context) error {
 }
 
 // endInstance asks until the instance was seen on its way out, and then only
-// looks, until it was seen terminated and its volumes are gone. The pod goes first, so that draining
-// the node is instant, but not for ever.
+// looks, until it was seen terminated and its volumes are gone. The pod goes
+// first, so that draining the node is instant, but not for ever. What manages
+// the pool is asked first, and gone around once it had its time.
 func (e *ending) endInstance(ctx context.Context) error {
 	name := e.r.Name()
 	if e.host.Provider == "none" {
@@ -242,12 +242,11 @@ func (e *ending) endInstance(ctx context.Context) error {
 	}
 	var problem error
 	if !e.sight.ending(name) {
-		receipt, err := e.Hosts.Terminate(ctx, e.host.InstanceID)
+		receipt, err := e.Hosts.Terminate(ctx, e.host.InstanceID, e.how(ctx))
 		if err != nil {
 			problem = fmt.Errorf("terminate the instance: %w", err)
-		} else {
-			e.sight.asked(name, receipt)
 		}
+		e.sight.asked(name, receipt)
 	}
 	instances, err := e.Hosts.Describe(ctx, []string{e.host.InstanceID})
 	if err != nil {
@@ -266,7 +265,8 @@ func (e *ending) endInstance(ctx context.Context) error {
 		// was seen ending, and we have a record of it.
 		e.sight.saw(name, runner.Instance{State: "unlisted"}, now)
 	}
-	e.states, e.reason, e.receipts = e.sight.of(name)
+	e.seen = e.sight.of(name)
+	e.states = e.seen.states
 	last := ""
 	if n := len(e.states); n > 0 {
 		last = e.states[n-1].State
@@ -281,6 +281,17 @@ func (e *ending) endInstance(ctx context.Context) error {
 		e.volumes = []string{} // there were none to wait for
 	}
 	return nil
+}
+
+// how is the way in which the host is ended. That the demand cannot be had is no
+// reason to wait: then the pool keeps its size.
+func (e *ending) how(ctx context.Context) TerminateOptions {
+	escalate := e.Limits.EscalateAfter
+	opt := TerminateOptions{Force: escalate > 0 && time.Since(e.r.Teardown.At) >= escalate}
+	if d, err := e.demand(ctx); err == nil {
+		opt.Demand = d
+	}
+	return opt
 }
 
 // remember makes the first sight of the host's end durable.
@@ -346,15 +357,10 @@ func (e *ending) volumesGone() bool {
 
 func (e *ending) terminated() runner.Terminated {
 	out := runner.Terminated{
-		Runner: e.r.Name(), InstanceID: e.host.InstanceID, States: e.states, ReasonCode: e.reason,
+		Runner: e.r.Name(), InstanceID: e.host.InstanceID, States: e.states, ReasonCode: e.seen.reason,
 		VolumesGone: e.volumes, PodGone: e.pod, RegistrationGone: e.registration, NodeGone: e.node && e.host.Provider != "none",
 	}
-	for _, r := range e.receipts {
-		out.ActivityID = r.ActivityID
-		if r.RequestID != "" {
-			out.RequestIDs = append(out.RequestIDs, r.RequestID)
-		}
-	}
+	out.ActivityID, out.Requests, out.Omitted = e.seen.activity, e.seen.requests, e.seen.omitted
 	return out
 }
 

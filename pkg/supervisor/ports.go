@@ -311,11 +311,57 @@ type Hosts interface {
 	// Describe says what the cloud knows of these instances. An instance that
 	// is missing from the answer is not known to the cloud.
 	Describe(ctx context.Context, ids []string) (map[string]runner.Instance, error)
-	// Terminate asks to end the instance; one that is ending is a success.
-	Terminate(ctx context.Context, id string) (TerminateReceipt, error)
+	// Protect keeps the cloud from ending the instance of its own accord when it
+	// shrinks or balances the pool. It returns ErrConflict when the cloud is
+	// ending the instance already.
+	Protect(ctx context.Context, id string) error
+	// Terminate asks to end the instance; one that is ending is a success. The
+	// receipt is valid beside an error.
+	Terminate(ctx context.Context, id string, opt TerminateOptions) (TerminateReceipt, error)
+	// Ensure makes the cloud launch hosts until the demand is met, within the
+	// pool's own bounds. It never ends one.
+	Ensure(ctx context.Context, d Demand) error
+	// Preflight says whether the pool can keep the promise of one job to one host.
+	Preflight(ctx context.Context) (HostsPool, error)
 	// VolumesGone says which of these volumes no longer exist.
 	VolumesGone(ctx context.Context, ids []string) ([]string, error)
 }
 
-// TerminateReceipt joins our request with the cloud's audit trail.
-type TerminateReceipt struct{ RequestID, ActivityID string }
+// Demand is how many unclaimed hosts are wanted. Used are the instances that
+// serve somebody or are being ended, and so do not count.
+type Demand struct {
+	Ready int
+	Used  []string
+}
+
+// TerminateOptions say how a host is ended.
+type TerminateOptions struct {
+	// Force goes around whatever manages the pool, straight to the machine.
+	Force bool
+	// Demand lets the pool get smaller by this host, if what is left meets it;
+	// nil never does.
+	Demand *Demand
+}
+
+// TerminateReceipt joins our requests with the cloud's audit trail.
+type TerminateReceipt struct {
+	ActivityID string
+	Requests   []runner.Request
+}
+
+// HostsPool is what the cloud says of the pool that hosts come from.
+type HostsPool struct {
+	// Problems forbid new work until somebody mends them. Notes are what
+	// on-call should know.
+	Problems []string    `json:"problems,omitempty"`
+	Notes    []string    `json:"notes,omitempty"`
+	Groups   []GroupView `json:"groups,omitempty"`
+}
+
+// GroupView is one group of hosts with its sizes.
+type GroupView struct {
+	Name    string `json:"name"`
+	Min     int    `json:"min"`
+	Desired int    `json:"desired"`
+	Max     int    `json:"max"`
+}

@@ -90,7 +90,7 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 		if problem := s.clockProblem(s.state.LastAt); problem != "" {
 			return runner.Record{}, fmt.Errorf("%s: %w", problem, errClock)
 		}
-		if why := closed(s.Queue.Health(), s.state.Strays); len(why) > 0 {
+		if why := append(closed(s.Queue.Health(), s.state.Strays), s.pool.problems(time.Now())...); len(why) > 0 {
 			return runner.Record{}, fmt.Errorf("%s: %w", why[0], errClosed)
 		}
 	}

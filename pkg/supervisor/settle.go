@@ -70,6 +70,10 @@ func (s *Supervisor) rounds() []round {
 	rounds := []round{
 		{lane: laneSurvey, every: 5 * s.Tick, do: s.survey},
 		{lane: laneSweep, every: sweepEvery, do: s.sweep},
+		{lane: lanePreflight, every: preflightRetry, do: s.preflight},
+	}
+	if s.Limits.Scales() {
+		rounds = append(rounds, round{lane: laneScale, every: 5 * s.Tick, do: s.scale})
 	}
 	if s.NewsEvery > 0 {
 		rounds = append(rounds, round{lane: laneNews, every: s.NewsEvery, do: s.hear})
@@ -82,6 +86,9 @@ const (
 	laneSurvey = "survey"
 	laneSweep  = "sweep"
 	laneNews   = "news"
+
+	lanePreflight = "preflight"
+	laneScale     = "scale"
 )
 
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {

@@ -23,7 +23,7 @@ func (s *Supervisor) View() View {
 	if unheard := s.unheard.Load(); unheard != nil {
 		v.Warnings = append(v.Warnings, "what GitHub told the App by webhook: "+*unheard)
 	}
-	v.Hosts = *s.hosts.Load()
+	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
 	if v.Frozen != nil {
@@ -75,6 +75,12 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 	if problem := s.lanes.problem(laneSurvey); problem != "" {
 		hosts.OK, hosts.Detail = false, problem
 	}
+	groups := HealthCheck{Name: "groups", OK: true, Detail: "the groups of hosts keep one job to one host"}
+	if why := s.pool.problems(v.Now); len(why) > 0 {
+		groups.OK, groups.Detail = false, strings.Join(why, "; ")
+	} else if problem := s.lanes.problem(laneScale); problem != "" {
+		groups.OK, groups.Detail = false, problem
+	}
 	loop := HealthCheck{Name: "loop", OK: true, Detail: "the supervisor looks at its work"}
 	if age := v.Now.Sub(v.LoopAt); age > loopStale {
 		loop.OK, loop.Detail = false, fmt.Sprintf("the supervisor last looked at its work %s ago", age.Round(time.Second))
@@ -89,7 +95,7 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
-	return append([]HealthCheck{poll, session, ledger, hosts, loop, clock, late}, s.boundaryChecks(v)...)
+	return append([]HealthCheck{poll, session, ledger, hosts, groups, loop, clock, late}, s.boundaryChecks(v)...)
 }
 
 // boundaryChecks say whether GitHub still holds what we rely on and answers us.

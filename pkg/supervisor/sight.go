@@ -19,8 +19,12 @@ type sightings struct {
 type sighting struct {
 	states   []runner.Transition
 	reason   string
-	receipts []TerminateReceipt
+	activity string
+	requests []runner.Request
+	omitted  int
 	pending  []runner.Stage
+	// protected: the group may not end the host of its own accord.
+	protected bool
 	// deregistered: the registration was seen gone after the pod was.
 	deregistered bool
 	// lease is how GitHub refuses to remove the registration.
@@ -76,10 +80,21 @@ func (s *sightings) ending(name runner.Name) (yes bool) {
 	return yes
 }
 
+// maxRequests bounds how many requests a record lists: the first and the last.
+const maxRequests = 32
+
+// asked remembers the requests that were made.
 func (s *sightings) asked(name runner.Name, receipt TerminateReceipt) {
 	s.with(name, func(g *sighting) {
-		if receipt != (TerminateReceipt{}) && len(g.receipts) < 8 {
-			g.receipts = append(g.receipts, receipt)
+		if receipt.ActivityID != "" {
+			g.activity = receipt.ActivityID
+		}
+		for _, q := range receipt.Requests {
+			if len(g.requests) == maxRequests {
+				g.requests = slices.Delete(g.requests, maxRequests/2, maxRequests/2+1)
+				g.omitted++
+			}
+			g.requests = append(g.requests, q.Recordable())
 		}
 	})
 }
@@ -95,11 +110,18 @@ func (s *sightings) saw(name runner.Name, in runner.Instance, at time.Time) {
 	})
 }
 
-func (s *sightings) of(name runner.Name) (states []runner.Transition, reason string, receipts []TerminateReceipt) {
+// of is a copy of what was seen.
+func (s *sightings) of(name runner.Name) (seen sighting) {
 	s.with(name, func(g *sighting) {
-		states, reason, receipts = slices.Clone(g.states), g.reason, slices.Clone(g.receipts)
+		seen = *g
+		seen.states, seen.requests = slices.Clone(g.states), slices.Clone(g.requests)
 	})
-	return states, reason, receipts
+	return seen
+}
+
+func (s *sightings) protected(name runner.Name) (yes bool) {
+	s.with(name, func(g *sighting) { yes = g.protected })
+	return yes
 }
 
 func (s *sightings) deregistered(name runner.Name) (yes bool) {

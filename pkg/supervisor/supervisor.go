@@ -20,7 +20,7 @@ import (
 //
 //	GitHub queue ─▶ Observe ──▶ offered ─▶ acknowledged
 //	                Next: decide ─ facts, policy ──▶ authorized │ denied ─▶ run cancelled
-//	                Next: claim a vetted host ─────▶ claimed ─▶ node cordoned, pod pinned to it
+//	                Next: claim a vetted host ─────▶ claimed ─▶ node cordoned, host protected, pod pinned to it
 //	agent in pod ─▶ Claim  ─ TokenReview ──────────▶ bound ─▶ JIT config generated
 //	                                                 released ─▶ JIT config handed over
 //	job's hook ───▶ Start  ─ OIDC token, policy ───▶ started │ refused ─▶ pod killed, run cancelled
@@ -101,6 +101,7 @@ type Supervisor struct {
 	lanes *lanes
 	gate  *gates
 	sight *sightings
+	pool  *poolLooks
 	// witnesses are the identity documents of hosts.
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
@@ -134,6 +135,7 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		witnesses: newWitnesses(),
 		hearing:   make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
+		pool:      newPoolLooks(),
 	}
 	for _, rec := range records {
 		if err := s.state.Apply(rec); err != nil {
@@ -263,7 +265,14 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// listen waits for the first look at the pool of hosts: before it no job is
+// wanted, and a poll that says so cannot be cut short.
 func (s *Supervisor) listen(ctx context.Context) error {
+	select {
+	case <-s.pool.tried:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return s.Queue.Run(ctx, s.capacity, s.Observe)
 }
 
@@ -287,7 +296,7 @@ func (s *Supervisor) capacity() int {
 	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 {
 		return 0
 	}
-	if len(s.Queue.Health().Problems) > 0 {
+	if len(s.Queue.Health().Problems) > 0 || len(s.pool.problems(time.Now())) > 0 {
 		return 0
 	}
 	return s.Limits.MaxRunners

@@ -38,6 +38,8 @@ type View struct {
 	Jobs     []JobView    `json:"jobs"`
 	Runners  []RunnerView `json:"runners"`
 	Hosts    []HostView   `json:"hosts"`
+	// Pool is what the cloud says of the groups that hosts come from.
+	Pool HostsPool `json:"pool"`
 }
 
 // HealthCheck is one condition of readiness.

@@ -74,6 +74,19 @@ func ec2Drives() []drive {
 			_, err := w.ec2.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{"vol-0ffffffffffffffff"}})
 			return err
 		}, "InvalidVolume.NotFound"},
+		{"ec2", "DescribeSubnets", "all", func(ctx context.Context, w *world) error {
+			_, err := w.ec2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})
+			return err
+		}, ""},
+		{"ec2", "DescribeSubnets", "none", func(ctx context.Context, w *world) error {
+			_, err := w.ec2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{SubnetIds: []string{"subnet-0ffffffffffffffff"}})
+			return err
+		}, "InvalidSubnetID.NotFound"},
+		{"ec2", "DescribeRouteTables", "main and own", func(ctx context.Context, w *world) error {
+			w.sim.SetRoutes("subnet-0aaaaaaaaaaaaaaaa", simaws.Route{Destination: "0.0.0.0/0", Gateway: "igw-0a1b2c3d4e5f60718"}, simaws.Route{Destination: "::/0", Gateway: "igw-0a1b2c3d4e5f60718"})
+			_, err := w.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{})
+			return err
+		}, ""},
 		{"ec2", "TerminateInstances", "one", terminate, ""},
 		{"ec2", "TerminateInstances", "a dry run", func(ctx context.Context, w *world) error {
 			_, err := w.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{w.instance}, DryRun: aws.Bool(true)})
@@ -128,6 +141,22 @@ func autoScalingDrives() []drive {
 			})
 			return err
 		}, "LimitExceeded"},
+		{"autoscaling", "SetDesiredCapacity", "within bounds", func(ctx context.Context, w *world) error {
+			_, err := w.autoscaling.SetDesiredCapacity(ctx, &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: aws.String(group), DesiredCapacity: aws.Int32(7)})
+			return err
+		}, ""},
+		{"autoscaling", "SetDesiredCapacity", "beyond them", func(ctx context.Context, w *world) error {
+			_, err := w.autoscaling.SetDesiredCapacity(ctx, &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: aws.String(group), DesiredCapacity: aws.Int32(99)})
+			return err
+		}, "ValidationError"},
+		{"autoscaling", "DescribeLifecycleHooks", "all", func(ctx context.Context, w *world) error {
+			_, err := w.autoscaling.DescribeLifecycleHooks(ctx, &autoscaling.DescribeLifecycleHooksInput{AutoScalingGroupName: aws.String(group)})
+			return err
+		}, ""},
+		{"autoscaling", "DescribeWarmPool", "none", func(ctx context.Context, w *world) error {
+			_, err := w.autoscaling.DescribeWarmPool(ctx, &autoscaling.DescribeWarmPoolInput{AutoScalingGroupName: aws.String(group)})
+			return err
+		}, ""},
 		{"autoscaling", "TerminateInstanceInAutoScalingGroup", "one", terminate, ""},
 		{"autoscaling", "TerminateInstanceInAutoScalingGroup", "many", func(ctx context.Context, w *world) error {
 			_, err := w.autoscaling.TerminateInstanceInAutoScalingGroup(ctx, &autoscaling.TerminateInstanceInAutoScalingGroupInput{

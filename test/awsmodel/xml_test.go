@@ -86,15 +86,15 @@ func (c *checker) xml(a answer, op operation) {
 		c.complain("%s: RequestId is not that of the header", a.operation)
 	}
 	for _, n := range root.children {
-		switch n.name {
-		case "ResponseMetadata":
-		case op.Output.ResultWrapper:
+		switch {
+		case n.name == "ResponseMetadata":
+		case op.Output != nil && n.name == op.Output.ResultWrapper:
 			c.element(a.operation, *op.Output, n)
 		default:
 			c.complain("%s: unexpected %s in the frame", a.operation, n.name)
 		}
 	}
-	if root.child(op.Output.ResultWrapper).name == "" {
+	if op.Output != nil && root.child(op.Output.ResultWrapper).name == "" {
 		c.complain("%s: no %s", a.operation, op.Output.ResultWrapper)
 	}
 }

@@ -365,9 +365,25 @@ func (h faultyHosts) Describe(ctx context.Context, ids []string) (out map[string
 	return out, err
 }
 
-func (h faultyHosts) Terminate(ctx context.Context, id string) (receipt supervisor.TerminateReceipt, err error) {
+func (h faultyHosts) Protect(ctx context.Context, id string) error {
+	return h.around(ctx, "protect", func() error { return h.Hosts.Protect(ctx, id) })
+}
+
+func (h faultyHosts) Ensure(ctx context.Context, d supervisor.Demand) error {
+	return h.around(ctx, "ensure hosts", func() error { return h.Hosts.Ensure(ctx, d) })
+}
+
+func (h faultyHosts) Preflight(ctx context.Context) (pool supervisor.HostsPool, err error) {
+	err = h.around(ctx, "preflight", func() (err error) {
+		pool, err = h.Hosts.Preflight(ctx)
+		return err
+	})
+	return pool, err
+}
+
+func (h faultyHosts) Terminate(ctx context.Context, id string, opt supervisor.TerminateOptions) (receipt supervisor.TerminateReceipt, err error) {
 	err = h.around(ctx, "terminate", func() (err error) {
-		receipt, err = h.Hosts.Terminate(ctx, id)
+		receipt, err = h.Hosts.Terminate(ctx, id, opt)
 		return err
 	})
 	return receipt, err

@@ -38,6 +38,7 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/policy"
 	"github.com/runnerward/runnerward/pkg/runner"
+	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/memnet"
 	"github.com/runnerward/runnerward/pkg/sim/world"
@@ -75,6 +76,9 @@ type options struct {
 	limits    func(*runner.Limits)
 	pool      func(*runner.Pool)
 	hosts     int
+	group     func(*simaws.Group)
+	onPod     func(pod, node string)
+	onRecord  func(b *bench, rec runner.Record) // must not wait
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 	// documents are taken from the witnesses of hosts; required as configured.
@@ -131,7 +135,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
-			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), JobLog: opts.stepsHook,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
 				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -284,6 +288,11 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,
+		OnRecord: func(rec runner.Record, _ *runner.State) {
+			if b.opts.onRecord != nil {
+				b.opts.onRecord(b, rec)
+			}
+		},
 	}
 	opts.Rules.IdentityRequired = b.opts.documentsRequired
 	transport := b.overhear(&http.Transport{DialContext: d.net.dial(b.github)})
@@ -366,7 +375,7 @@ func (b *bench) limits() runner.Limits {
 	lim := runner.Limits{
 		MaxRunners: 4, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour,
-		TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
+		EscalateAfter: 5 * time.Minute, TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
 	if b.opts.limits != nil {
 		b.opts.limits(&lim)
@@ -394,7 +403,7 @@ func rules() runner.VetRules {
 		Taint:    runner.Taint{Key: "workload", Value: "hipaa-runner", Effect: "NoSchedule"},
 		Accounts: []string{world.Account}, Regions: []string{world.Region}, Subnets: []string{world.Subnet},
 		Groups: []string{world.NodeGroup}, ImageNames: []string{"bottlerocket-aws-k8s-"}, ImageOwners: []string{"amazon"},
-		BootModes: []string{"uefi"}, InstanceTags: map[string]string{"Compliance": "HIPAA"},
+		Profiles: []string{world.Profile}, BootModes: []string{"uefi"}, InstanceTags: map[string]string{"Compliance": "HIPAA"},
 	}
 }
 

@@ -29,7 +29,10 @@ func (s *Server) autoScaling(c call, kind FaultKind, now time.Time) (any, error)
 	run, known := map[string]func(call, FaultKind, time.Time) (any, error){
 		"DescribeAutoScalingGroups":           s.describeGroups,
 		"DescribeAutoScalingInstances":        s.describeMembers,
+		"DescribeLifecycleHooks":              s.describeHooks,
 		"DescribeScalingActivities":           s.describeActivities,
+		"DescribeWarmPool":                    s.describeWarmPool,
+		"SetDesiredCapacity":                  s.setDesired,
 		"SetInstanceProtection":               s.setProtection,
 		"TerminateInstanceInAutoScalingGroup": s.terminateMember,
 	}[c.action]
@@ -163,6 +166,9 @@ func (s *Server) setProtection(c call, _ FaultKind, _ time.Time) (any, error) {
 		if in == nil || in.Group != name {
 			return nil, notPartOf(id, name)
 		}
+		// Members of a warm pool are none of these either: "this operation cannot
+		// be called on instances in a warm pool". The wording:
+		// github.com/guardian/riff-raff#510.
 		if in.lifecycle != lifecycleInService {
 			return nil, validation("The instance %s is not in InService or EnteringStandby or Standby.", id)
 		}
@@ -230,7 +236,11 @@ func (s *Server) terminable(ids []string, name string, decrement bool) ([]*insta
 			return nil, validation("Instance Id not found - No managed instance found for instance ID: %s", id)
 		case name != "" && in.Group != name:
 			return nil, notPartOf(id, name)
-		case in.leaving():
+		case in.warmed():
+			// "This operation cannot be called on instances in a warm pool", API
+			// reference. The wording is not published.
+			return nil, validation("The instance %s is in a warm pool.", id)
+		case in.leaving() && in.lifecycle != lifecycleRetained:
 			// The reference does not say what a second call meets; the fault
 			// that it documents is the harder answer for a caller.
 			return nil, &apiError{http.StatusBadRequest, "ScalingActivityInProgress",
@@ -249,7 +259,7 @@ func (s *Server) terminable(ids []string, name string, decrement bool) ([]*insta
 func (s *Server) terminateOne(in *instance, decrement bool, kind FaultKind, now time.Time) *activity {
 	g := s.group(in.Group)
 	if kind == Ignored {
-		a := userRequested(g, in, now)
+		a := ended(g, in, now, userRequest)
 		s.begin(a)
 		return a
 	}
@@ -257,7 +267,15 @@ func (s *Server) terminateOne(in *instance, decrement bool, kind FaultKind, now 
 		g.Desired--
 	}
 	in.stuck = in.stuck || kind == Stuck
-	return s.retire(g, in, now)
+	if in.lifecycle == lifecycleRetained {
+		// "Retained instances ... remain until you call
+		// TerminateInstanceInAutoScalingGroup"; the hook had its time.
+		in.lifecycle, in.endAt = lifecycleProceed, now
+		a := ended(g, in, now, userRequest)
+		s.begin(a)
+		return a
+	}
+	return s.retire(g, in, now, userRequest)
 }
 
 // response is the frame of the query protocol: XResponse around XResult.

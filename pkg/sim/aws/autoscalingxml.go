@@ -43,17 +43,21 @@ type terminateMemberResult struct {
 }
 
 type groupXML struct {
-	ARN         string              `xml:"AutoScalingGroupARN"`
-	Name        string              `xml:"AutoScalingGroupName"`
-	Zones       members[string]     `xml:"AvailabilityZones"`
-	CreatedTime string              `xml:"CreatedTime"`
-	Cooldown    int                 `xml:"DefaultCooldown"`
-	Desired     int                 `xml:"DesiredCapacity"`
-	HealthCheck string              `xml:"HealthCheckType"`
-	Instances   members[memberItem] `xml:"Instances"`
-	Max         int                 `xml:"MaxSize"`
-	Min         int                 `xml:"MinSize"`
-	Subnets     string              `xml:"VPCZoneIdentifier"`
+	ARN         string                `xml:"AutoScalingGroupARN"`
+	Name        string                `xml:"AutoScalingGroupName"`
+	Zones       members[string]       `xml:"AvailabilityZones"`
+	CreatedTime string                `xml:"CreatedTime"`
+	Cooldown    int                   `xml:"DefaultCooldown"`
+	Desired     int                   `xml:"DesiredCapacity"`
+	HealthCheck string                `xml:"HealthCheckType"`
+	Instances   members[memberItem]   `xml:"Instances"`
+	Max         int                   `xml:"MaxSize"`
+	Min         int                   `xml:"MinSize"`
+	Protects    bool                  `xml:"NewInstancesProtectedFromScaleIn"`
+	Policy      *lifecyclePolicyXML   `xml:"InstanceLifecyclePolicy"`
+	Suspended   members[suspendedXML] `xml:"SuspendedProcesses"`
+	WarmPool    *warmPoolXML          `xml:"WarmPoolConfiguration"`
+	Subnets     string                `xml:"VPCZoneIdentifier"`
 }
 
 // memberItem is an Instance of a group, and with its group's name an
@@ -89,8 +93,18 @@ func (s *Server) groupXML(g *group) groupXML {
 	for i := range min(len(g.SubnetIDs), 3) {
 		x.Zones.Member = append(x.Zones.Member, s.zone(i))
 	}
+	x.Protects, x.WarmPool = g.ProtectsNew, warmPoolOf(g)
+	if g.Retains {
+		x.Policy = &lifecyclePolicyXML{"retain"}
+	}
+	for _, name := range g.Suspended {
+		x.Suspended.Member = append(x.Suspended.Member, suspendedXML{name, "User suspended at 2026-01-01T00:00:00Z"})
+	}
 	for _, in := range s.members(g) {
-		x.Instances.Member = append(x.Instances.Member, memberXML(in))
+		// What is in the warm pool, DescribeWarmPool lists.
+		if !in.warmed() {
+			x.Instances.Member = append(x.Instances.Member, memberXML(in))
+		}
 	}
 	return x
 }

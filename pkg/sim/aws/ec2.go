@@ -32,6 +32,8 @@ func (s *Server) ec2(c call, kind FaultKind, now time.Time) (any, error) {
 	run, known := map[string]func(call, FaultKind, time.Time) (any, error){
 		"DescribeInstances":             s.describeInstances,
 		"DescribeInstanceImageMetadata": s.describeImageMetadata,
+		"DescribeRouteTables":           s.describeRouteTables,
+		"DescribeSubnets":               s.describeSubnets,
 		"DescribeVolumes":               s.describeVolumes,
 		"TerminateInstances":            s.terminateInstances,
 	}[c.action]
@@ -61,6 +63,8 @@ func knownParameters(c call) error {
 		"DescribeInstances":             {"InstanceId", "Filter", "MaxResults", "NextToken", "IncludeManagedResources"},
 		"DescribeInstanceImageMetadata": {"InstanceId", "Filter", "MaxResults", "NextToken"},
 		"DescribeVolumes":               {"VolumeId", "Filter", "MaxResults", "NextToken", "IncludeManagedResources"},
+		"DescribeSubnets":               {"SubnetId", "Filter", "MaxResults", "NextToken"},
+		"DescribeRouteTables":           {"RouteTableId", "Filter", "MaxResults", "NextToken"},
 		"TerminateInstances":            {"InstanceId", "Force", "SkipOsShutdown"},
 	}[c.action]
 	for key := range c.form {
@@ -263,8 +267,8 @@ func (s *Server) terminateInstances(c call, kind FaultKind, now time.Time) (any,
 		was := in.State
 		if kind != Ignored {
 			in.stuck = in.stuck || kind == Stuck
-			s.end(in, now)
-			if g := s.group(in.Group); g != nil && !in.leaving() {
+			s.end(in, true, now)
+			if g := s.group(in.Group); g != nil && (!in.leaving() || in.lifecycle == lifecycleRetained) {
 				g.checks = append(g.checks, now.Add(s.cfg.HealthCheck))
 			}
 		}

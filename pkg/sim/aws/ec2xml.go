@@ -213,7 +213,7 @@ func (s *Server) attached(x *instanceXML, in *instance) {
 	}
 	for _, id := range in.Volumes {
 		v := s.volumes[id]
-		x.BlockDevices.Item = append(x.BlockDevices.Item, blockDevice{v.device, v.id, "attached", timestamp(v.createdAt), v.deleteOnTermination})
+		x.BlockDevices.Item = append(x.BlockDevices.Item, blockDevice{v.device, v.id, "attached", timestamp(v.attachedAt), v.deleteOnTermination})
 	}
 	for i, id := range in.NetworkInterfaces {
 		x.Interfaces.Item = append(x.Interfaces.Item, eniXML{id, in.Subnet, in.VPC, in.AccountID, "in-use", in.PrivateIP, timestamp(in.LaunchedAt), i})

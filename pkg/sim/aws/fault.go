@@ -50,6 +50,13 @@ func (s *Server) Inject(f Fault) {
 	s.faults = append(s.faults, f)
 }
 
+// ClearFaults removes the faults that are not used up.
+func (s *Server) ClearFaults() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 // takeFault is the fault that hits this call; its Kind is empty if none does.
 func (s *Server) takeFault(action string) Fault {
 	for i := range s.faults {

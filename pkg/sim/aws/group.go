@@ -2,6 +2,7 @@ package simaws
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -13,6 +14,10 @@ const (
 	lifecycleTerminating = "Terminating"
 	lifecycleWait        = "Terminating:Wait"
 	lifecycleProceed     = "Terminating:Proceed"
+	lifecycleRetained    = "Terminating:Retained"
+
+	lifecycleWarmedPending = "Warmed:Pending"
+	lifecycleWarmed        = "Warmed:Running"
 )
 
 // Group is an Auto Scaling group with what its launch template says.
@@ -31,6 +36,13 @@ type Group struct {
 	// TerminateHook is how long a termination lifecycle hook holds a member in
 	// Terminating:Wait, running for EC2. EKS puts such a hook on node groups.
 	TerminateHook time.Duration
+	// HookAbandons is the hook's result when its time is over, ABANDON instead of
+	// CONTINUE; Retains the instance lifecycle policy that then keeps the member
+	// in Terminating:Retained, where it runs until it is ended explicitly.
+	HookAbandons, Retains bool
+	ProtectsNew           bool     // NewInstancesProtectedFromScaleIn
+	Suspended             []string // processes, such as Launch or AZRebalance
+	Pool                  *WarmPool
 }
 
 // group is a group with what is about to happen to it.
@@ -65,6 +77,9 @@ func (s *Server) AddGroup(g Group) {
 	added := &group{Group: g, createdAt: now}
 	for range g.Desired {
 		added.launches = append(added.launches, now)
+	}
+	for _, id := range g.SubnetIDs {
+		s.subnet(id)
 	}
 	s.groups = append(s.groups, added)
 	s.advance(now)
@@ -121,7 +136,7 @@ func (s *Server) members(g *group) []*instance {
 
 func (in *instance) leaving() bool {
 	switch in.lifecycle {
-	case lifecycleTerminating, lifecycleWait, lifecycleProceed:
+	case lifecycleTerminating, lifecycleWait, lifecycleProceed, lifecycleRetained:
 		return true
 	}
 	return false
@@ -133,11 +148,15 @@ func (in *instance) leaving() bool {
 func (s *Server) reconcile(g *group, at time.Time) {
 	have := len(g.launches)
 	for _, in := range s.members(g) {
-		if !in.leaving() {
+		if in.counts() {
 			have++
 		}
 	}
+	// A suspended process does not run: API reference of SuspendProcesses.
 	for range g.Desired - have {
+		if slices.Contains(g.Suspended, "Launch") {
+			return
+		}
 		g.launches = append(g.launches, at.Add(s.cfg.RefillDelay))
 	}
 }
@@ -171,7 +190,7 @@ func (s *Server) refill(g *group, at time.Time) {
 func (s *Server) healthCheck(g *group, at time.Time) {
 	g.checks = g.checks[1:]
 	for _, in := range s.members(g) {
-		if in.leaving() || in.State == statePending || in.State == stateRunning {
+		if in.leaving() && in.lifecycle != lifecycleRetained || in.State == statePending || in.State == stateRunning {
 			continue
 		}
 		in.lifecycle = lifecycleTerminating
@@ -188,26 +207,28 @@ func (s *Server) healthCheck(g *group, at time.Time) {
 	s.reconcile(g, at)
 }
 
+// userRequest is the cause of an activity that somebody asked for.
+const userRequest = "At %s instance %s was taken out of service in response to a user request."
+
 // retire ends a member through its group and says which activity does it.
-func (s *Server) retire(g *group, in *instance, at time.Time) *activity {
+func (s *Server) retire(g *group, in *instance, at time.Time, cause string) *activity {
 	in.lifecycle = lifecycleTerminating
 	in.endAt = at
 	if g.TerminateHook > 0 {
 		in.lifecycle = lifecycleWait
 		in.endAt = at.Add(g.TerminateHook)
 	}
-	a := userRequested(g, in, at)
+	a := ended(g, in, at, cause)
 	s.begin(a)
 	s.reconcile(g, at)
 	return a
 }
 
-func userRequested(g *group, in *instance, at time.Time) *activity {
+func ended(g *group, in *instance, at time.Time, cause string) *activity {
 	return &activity{
 		group: g.Name, instance: in.ID, kind: terminateActivity, startedAt: at,
 		description: "Terminating EC2 instance: " + in.ID,
-		cause: fmt.Sprintf("At %s instance %s was taken out of service in response to a user request.",
-			at.UTC().Format(time.RFC3339), in.ID),
+		cause:       fmt.Sprintf(cause, at.UTC().Format(time.RFC3339), in.ID),
 	}
 }
 

@@ -69,6 +69,8 @@ type Server struct {
 	instances  []*instance // in order of launch
 	volumes    map[string]*volume
 	groups     []*group
+	subnets    []*subnet
+	mainRoutes []Route
 	activities []*activity
 	faults     []Fault
 	requests   []Request
@@ -92,7 +94,7 @@ func New(cfg Config) *Server {
 	if cfg.HealthCheck == 0 {
 		cfg.HealthCheck = 30 * time.Second
 	}
-	return &Server{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), volumes: map[string]*volume{}, account: newAccount()}
+	return &Server{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), volumes: map[string]*volume{}, mainRoutes: privateRoutes(), account: newAccount()}
 }
 
 // Requests are all calls so far, oldest first.

@@ -62,6 +62,7 @@ type instance struct {
 type volume struct {
 	id, zone, instance, device string
 	deleteOnTermination        bool
+	attachedAt                 time.Time
 	createdAt, deletedAt       time.Time
 }
 
@@ -116,6 +117,25 @@ func (s *Server) AttachVolume(instanceID string) (string, error) {
 	return s.newVolume(in, "/dev/xvdba", false, time.Now()), nil
 }
 
+// ReplaceRoot swaps the root volume of a running instance, which gets a new
+// volume with a new attach time:
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/replace-root.html
+func (s *Server) ReplaceRoot(instanceID string) error {
+	s.mu.Lock()
+	defer s.release()
+	now := time.Now()
+	s.advance(now)
+	in := s.find(instanceID)
+	if in == nil || in.State != stateRunning {
+		return fmt.Errorf("replace the root volume of %s: not running", instanceID)
+	}
+	old := in.Volumes[0]
+	s.volumes[old].instance, s.volumes[old].deletedAt = "", now
+	fresh := s.newVolume(in, "/dev/xvda", true, now)
+	in.Volumes = append([]string{fresh}, in.Volumes[1:len(in.Volumes)-1]...)
+	return nil
+}
+
 // Protect sets the instance's disableApiTermination attribute.
 func (s *Server) Protect(instanceID string, on bool) error {
 	s.mu.Lock()
@@ -153,7 +173,7 @@ func (s *Server) advance(now time.Time) {
 		}
 		for _, in := range s.instances {
 			consider(in.due, func(at time.Time) { s.step(in, at) })
-			consider(in.endAt, func(at time.Time) { s.end(in, at) })
+			consider(in.endAt, func(at time.Time) { s.end(in, false, at) })
 		}
 		for _, g := range s.groups {
 			consider(g.nextLaunch(), func(at time.Time) { s.refill(g, at) })
@@ -172,9 +192,12 @@ func (s *Server) step(in *instance, at time.Time) {
 	switch in.State {
 	case statePending:
 		in.State = stateRunning
-		if in.lifecycle == lifecyclePending {
+		switch in.lifecycle {
+		case lifecyclePending:
 			in.lifecycle = lifecycleInService
 			s.finish(in.ID, launchActivity, at)
+		case lifecycleWarmedPending:
+			in.lifecycle = lifecycleWarmed
 		}
 		if snapshot := in.copy(); s.cfg.OnLaunch != nil {
 			s.hooks = append(s.hooks, func() { s.cfg.OnLaunch(snapshot) })
@@ -195,9 +218,16 @@ func (s *Server) step(in *instance, at time.Time) {
 
 // end begins the shutdown. The wording of the transition reason and the code
 // are EC2's: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
-func (s *Server) end(in *instance, at time.Time) {
+// A hook that is abandoned under a policy to retain ends nothing, unless the end
+// is forced: TerminateInstances asks no hook.
+func (s *Server) end(in *instance, forced bool, at time.Time) {
 	in.endAt = time.Time{}
 	if in.State == stateShuttingDown || in.State == stateTerminated {
+		return
+	}
+	if hook := s.group(in.Group); hook != nil && in.lifecycle == lifecycleWait && hook.HookAbandons && hook.Retains && !forced {
+		// "Set to retain to move instances to a retained state": RetentionTriggers.
+		in.lifecycle = lifecycleRetained
 		return
 	}
 	in.State = stateShuttingDown
@@ -208,7 +238,7 @@ func (s *Server) end(in *instance, at time.Time) {
 	if in.stuck {
 		in.due = at.Add(stuckFor)
 	}
-	if in.lifecycle == lifecycleWait {
+	if in.lifecycle == lifecycleWait || in.lifecycle == lifecycleRetained {
 		in.lifecycle = lifecycleProceed
 	}
 }
@@ -248,7 +278,7 @@ func (s *Server) launch(g Group, member bool, at time.Time) *instance {
 	in := &instance{spec: g, due: at.Add(s.cfg.LaunchTime)}
 	in.Instance = Instance{
 		ID: s.resource("i-"), State: statePending, AccountID: s.cfg.AccountID,
-		Region: s.cfg.Region, Zone: s.zone(subnet), VPC: "vpc-0a1b2c3d4e5f60718", PrivateIP: ip,
+		Region: s.cfg.Region, Zone: s.zone(subnet), VPC: vpcID, PrivateIP: ip,
 		PrivateDNS: s.privateDNS(ip), ImageID: g.ImageID, InstanceType: g.InstanceType,
 		LaunchedAt: at, NetworkInterfaces: []string{s.resource("eni-")}, Tags: maps.Clone(g.Tags),
 	}
@@ -260,7 +290,7 @@ func (s *Server) launch(g Group, member bool, at time.Time) *instance {
 	}
 	if member {
 		in.Group = g.Name
-		in.lifecycle = lifecyclePending
+		in.lifecycle, in.scaleIn = lifecyclePending, g.ProtectsNew
 		// Auto Scaling tags what it launches; nobody else can write aws: tags.
 		// https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-tagging.html
 		in.Tags["aws:autoscaling:groupName"] = g.Name
@@ -275,7 +305,7 @@ func (s *Server) launch(g Group, member bool, at time.Time) *instance {
 func (s *Server) newVolume(in *instance, device string, deleteOnTermination bool, at time.Time) string {
 	v := &volume{
 		id: s.resource("vol-"), zone: in.Zone, instance: in.ID, device: device,
-		deleteOnTermination: deleteOnTermination, createdAt: at,
+		deleteOnTermination: deleteOnTermination, createdAt: at, attachedAt: at,
 	}
 	s.volumes[v.id] = v
 	in.Volumes = append(in.Volumes, v.id)

@@ -39,6 +39,7 @@ const (
 	Account        = "111122223333"
 	NodeGroup      = "hipaa-prod-runners"
 	Subnet         = "subnet-0a1b2c3d4e5f60718"
+	Profile        = "arn:aws:iam::111122223333:instance-profile/hipaa-prod-runners"
 	AccessKeyID    = "AKIDRUNNERWARDSIM"
 	SecretKey      = "a-secret-that-signs-requests-to-a-simulator"
 	CAConfigMap    = "runnerward-admission-ca"
@@ -86,8 +87,12 @@ type Options struct {
 	Boot         time.Duration // until a new host's kubelet is ready
 	CancelGrace  time.Duration // a cancelled hook's life; 10 s on GitHub
 	Hosts        int
+	// HostGroup changes the Auto Scaling group before it is made.
+	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
 	HookEnv func(env map[string]string)
+	// OnPod is told of every runner pod whose container starts, with its node.
+	OnPod func(pod, node string)
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -136,13 +141,17 @@ func New(opts Options) (*World, error) {
 		OnLaunch:     w.join,
 		OnTerminated: w.leave,
 	})
-	w.AWS.AddGroup(simaws.Group{
+	group := simaws.Group{
 		Name: NodeGroup, Min: 2, Max: 6, Desired: max(opts.Hosts, 2), SubnetIDs: []string{Subnet},
 		ImageID: "ami-0b0771e0c4e7b0771", ImageName: "bottlerocket-aws-k8s-1.35-x86_64-v1.57.0-8a1b2c3d",
 		ImageOwnerAlias: "amazon", ImageOwnerID: "092701018921", InstanceType: "m6i.large",
 		Tags:       map[string]string{"Compliance": "HIPAA", "Boundary": "production"},
-		HTTPTokens: "required", HopLimit: 1, BootMode: "uefi",
-	})
+		HTTPTokens: "required", HopLimit: 1, BootMode: "uefi", Profile: Profile,
+	}
+	if opts.HostGroup != nil {
+		opts.HostGroup(&group)
+	}
+	w.AWS.AddGroup(group)
 	return w, nil
 }
 
@@ -177,6 +186,18 @@ func (w *World) join(in simaws.Instance) {
 	if err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
 	}
+}
+
+// Rejoin registers the node of a running instance again, as its kubelet does
+// when somebody deleted the node object: under the same name, with a new UID,
+// neither cordoned nor marked.
+func (w *World) Rejoin(instanceID string) error {
+	in, ok := w.AWS.Instance(instanceID)
+	if !ok || in.State != "running" {
+		return fmt.Errorf("instance %s is not running", instanceID)
+	}
+	w.join(in)
+	return nil
 }
 
 // leave is the cloud controller's view of a dead instance.
@@ -223,6 +244,9 @@ func (w *World) container(ctx context.Context, ct simcluster.Container) int {
 }
 
 func (w *World) runPod(ctx context.Context, ct simcluster.Container) (int, error) {
+	if w.opts.OnPod != nil {
+		w.opts.OnPod(ct.Pod.Name, ct.Pod.Spec.NodeName)
+	}
 	dir, err := os.MkdirTemp(w.opts.Dir, "pod-")
 	if err != nil {
 		return 0, err
