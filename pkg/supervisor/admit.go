@@ -56,7 +56,7 @@ func (s *Supervisor) taskDecide(ctx context.Context, id runner.JobID) (bool, err
 		return false, errCoolingOff
 	}
 	if s.NewsEvery > 0 && slices.Contains(decision.Reasons, reasonUnattributed) && time.Since(job.Offered.At) < newsPatience {
-		s.heard.Store(new(job.Offered.At.Add(-time.Second))) // so that they are read again
+		s.hearAgain(job.Offered.At.Add(-time.Second))
 		return false, errNewsPending
 	}
 	if decision.Allowed() {

@@ -76,6 +76,14 @@ func (s *Supervisor) hearAbout(ctx context.Context, job *runner.Job) {
 	}
 }
 
+// hearAgain has the news read again from that time on. It only ever goes back:
+// what was not read yet must not be passed over.
+func (s *Supervisor) hearAgain(from time.Time) {
+	if heard := s.heard.Load(); heard != nil && heard.After(from) {
+		s.heard.CompareAndSwap(heard, &from)
+	}
+}
+
 // note records one piece of news if it is about this pool. News that cannot be
 // true of the log stays without effect, as in [Supervisor.Observe].
 func (s *Supervisor) note(ctx context.Context, e runner.Event) error {
