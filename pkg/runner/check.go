@@ -152,8 +152,8 @@ func (s *State) checkCancelled(v verdict, e Cancelled) error {
 	if e.Runner == "" {
 		job := s.Jobs[e.Job]
 		switch {
-		case job == nil || job.Denied == nil && !s.foreign(job):
-			return v.breaks(3, "cancelled", "a job that was neither denied nor on a foreign runner was cancelled")
+		case job == nil || job.Denied == nil && !s.foreign(job) && !s.stranded(job):
+			return v.breaks(3, "cancelled", "a job that was neither denied, nor on a foreign runner, nor left by its own, was cancelled")
 		case job.Cancelled != nil && (job.Cancelled.Event.Forced || !e.Forced):
 			return ErrRecorded
 		}

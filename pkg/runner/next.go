@@ -2,7 +2,6 @@ package runner
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -180,8 +179,8 @@ func (p *planner) mustCancel(r *Runner) bool {
 	if r.Cancelled != nil {
 		return false
 	}
-	_, _, known := p.RunOn(r.Name())
-	return known && r.Completed == nil
+	_, run, known := p.RunOn(r.Name())
+	return known && r.Completed == nil && !p.deploying(run)
 }
 
 // RunOn is the workflow run that holds this runner according to a job's own
@@ -231,11 +230,16 @@ func (p *planner) job(id JobID, j *Job) {
 	}
 	switch {
 	case j.Concluded != nil:
-	case j.Denied != nil || p.foreign(j):
+	case p.foreign(j) || j.Denied != nil && !p.deploying(j.Offered.Event.RunID):
 		switch {
 		case j.Cancelled == nil:
 			p.add(Task{Kind: TaskCancel, Job: id})
 		case !j.Cancelled.Event.Forced && p.due(j.Cancelled.At, forceAfter):
+			p.add(Task{Kind: TaskCancel, Job: id, Force: true})
+		}
+	case j.Denied != nil:
+	case p.stranded(j):
+		if j.Cancelled == nil && p.holder(j).Cancelled == nil && !p.runsOn(j) {
 			p.add(Task{Kind: TaskCancel, Job: id, Force: true})
 		}
 	case j.Authorized == nil:
@@ -247,6 +251,18 @@ func (p *planner) job(id JobID, j *Job) {
 			p.add(Task{Kind: TaskDecide, Job: id})
 		}
 	}
+}
+
+// deploying says that a job of the run works on a runner of ours. GitHub can end
+// a run only as a whole, and a deployment that was allowed is not to be cut in
+// half for a job beside it that holds nothing.
+func (s *State) deploying(run int64) bool {
+	for _, r := range s.Runners {
+		if _, ended := r.Ended(); r.Started != nil && !ended && r.Started.Event.Claims.RunID == run {
+			return true
+		}
+	}
+	return false
 }
 
 // hookMissing retires a runner that GitHub says is running a job whose hook
@@ -348,22 +364,4 @@ func (p *planner) undecided() bool {
 		}
 	}
 	return false
-}
-
-// GivenUp says why nothing more is done for a job that did not run here, empty
-// if something is: a human has to look.
-func (j *Job) GivenUp(now time.Time, lim Limits) string {
-	switch {
-	case j.Concluded != nil && j.Runner == "" && j.Denied == nil && !j.Refused:
-		// GitHub says the same of a job that somebody cancelled and of one that it
-		// gave us three times for nothing; the second waits on its page for ever.
-		return "GitHub took it back before it started: if its run still waits, cancel and re-run it"
-	case !j.waiting():
-		return ""
-	case j.Spent >= lim.MaxAttempts:
-		return fmt.Sprintf("given up after %d hosts on which it did not start: look at their pods, then re-run the job", j.Spent)
-	case !now.Before(j.Authorized.At.Add(lim.AuthorizedFor)):
-		return fmt.Sprintf("authorized more than %s ago and never started: re-run the job", lim.AuthorizedFor)
-	}
-	return ""
 }

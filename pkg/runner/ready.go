@@ -19,7 +19,7 @@ func (s *State) Ready(now time.Time, lim Limits) int {
 	}
 	waiting, idle, open := 0, 0, 0
 	for _, j := range s.Jobs {
-		if j.waiting() && j.GivenUp(now, lim) == "" {
+		if j.waiting() && s.GivenUp(j, now, lim) == "" {
 			waiting++
 		}
 	}

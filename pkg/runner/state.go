@@ -309,9 +309,16 @@ func spends(c Cause) bool {
 }
 
 // MayHold lists the runners whose pods may hold a job that was not allowed to
-// start: GitHub gives a job to any registered runner, and tells us later.
-func (s *State) MayHold() []Name {
+// start: GitHub gives a job to any registered runner, and tells us later which
+// it was.
+func (s *State) MayHold(id JobID) []Name {
 	var out []Name
+	if j := s.Jobs[id]; j != nil && j.Reported != nil {
+		if r := s.Runners[j.Reported.Event.Runner]; r != nil {
+			out = append(out, r.Name())
+		}
+		return out
+	}
 	for _, name := range sortedKeys(s.Runners) {
 		if r := s.Runners[name]; r.Bound != nil && r.Started == nil && r.Terminated == nil {
 			out = append(out, name)

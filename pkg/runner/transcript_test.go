@@ -81,6 +81,8 @@ func (w *world) command(f []string) (string, error) {
 		return "", err
 	case "next":
 		return w.narrateNext(), nil
+	case "given-up":
+		return w.givenUp(), nil
 	case "phases":
 		return w.phases(), nil
 	}
@@ -206,6 +208,17 @@ func (w *world) narrateNext() string {
 	}
 	if !wake.IsZero() {
 		fmt.Fprintf(&out, "look again in %s\n", wake.Sub(w.now))
+	}
+	return out.String()
+}
+
+// givenUp is what on-call reads about each job.
+func (w *world) givenUp() string {
+	var out strings.Builder
+	for _, id := range sorted(w.Jobs) {
+		if why := w.GivenUp(w.Jobs[id], w.now, w.limits); why != "" {
+			fmt.Fprintf(&out, "job %s: %s\n", id, why)
+		}
 	}
 	return out.String()
 }

@@ -141,7 +141,7 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 			return false, err
 		}
 	}
-	if alone, err := s.nowhere(ctx, task.Runner); err != nil || !alone {
+	if alone, err := s.nowhere(ctx, task); err != nil || !alone {
 		return false, err
 	}
 	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, e.Forced); err != nil {
@@ -155,11 +155,11 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 // allowed to start. Cancelling a job whose hook blocks ends the hook after 10 s
 // and lets steps with if: always() run, so its pod has to go first. Where a job
 // has shown its token the pod is known; else any idle runner may have it.
-func (s *Supervisor) nowhere(ctx context.Context, on runner.Name) (bool, error) {
-	names := []runner.Name{on}
-	if on == "" {
+func (s *Supervisor) nowhere(ctx context.Context, task runner.Task) (bool, error) {
+	names := []runner.Name{task.Runner}
+	if task.Runner == "" {
 		err := s.locked(ctx, func() error {
-			names = s.state.MayHold()
+			names = s.state.MayHold(task.Job)
 			return nil
 		})
 		if err != nil {

@@ -174,7 +174,7 @@ func (s *Supervisor) publishLocked() {
 		if reasons, ok := refused[id]; ok {
 			jv.Reasons = reasons
 		}
-		jv.Problem = cmp.Or(j.GivenUp(now, s.Limits), jv.Problem)
+		jv.Problem = cmp.Or(st.GivenUp(j, now, s.Limits), jv.Problem)
 		v.Jobs = append(v.Jobs, jv)
 	}
 	slices.SortFunc(v.Jobs, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
