@@ -47,6 +47,7 @@ var (
 	errPanicked         = errors.New("the official client panicked over the answer")
 	errAgain            = errors.New("a message that was acknowledged came again")
 	errEmpty            = errors.New("the answer was empty")
+	errAside            = errors.New("jobs were put aside; another session is offered them again")
 	errMalformed        = errors.New("the answer could not be understood")
 	errRejected         = errors.New("GitHub answered with an error")
 	errUnauthorized     = errors.New("GitHub rejected the credential")

@@ -84,7 +84,11 @@ func (s *ScaleSet) beforeReopening(ctx context.Context, err error, failures int)
 // why. failures counts those in a row, over all sessions.
 func (s *ScaleSet) serve(ctx context.Context, ses *session, failures *int, capacity func() int, observe observer) error {
 	last, answered := 0, time.Time{} // the first poll is not cut either
+	s.aside = time.Time{}
 	for ctx.Err() == nil {
+		if !s.aside.IsZero() && time.Since(s.aside) >= offeredAnew {
+			return &Error{Op: "acquire jobs", Cause: errAside}
+		}
 		cut := time.Since(answered) < s.cfg.Timings.Unanswered
 		msg, skipped, err := s.poll(ctx, ses, last, capacity(), cut)
 		switch {
@@ -174,6 +178,7 @@ func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.Runne
 		if !s.hopeless(msg.MessageID, err, ses) {
 			return last, err
 		}
+		s.aside = time.Now()
 		skipped = append(skipped, fmt.Errorf("GitHub will not let us take %d jobs: %w", len(msg.JobAvailableMessages), err))
 	}
 	_, err := call(ses, "acknowledge message", func(c *upstream.MessageSessionClient) (struct{}, error) {
@@ -192,8 +197,12 @@ func (s *ScaleSet) handle(ctx context.Context, ses *session, msg *upstream.Runne
 
 // acquireTries is how often jobs that GitHub refuses to hand over are asked for
 // before their message is put aside: what stands behind it must not wait for
-// ever. A job that is not acquired stays with GitHub, which offers it again.
-const acquireTries = 3
+// ever. A job that is not acquired stays with GitHub, which offers it again to
+// the next session, at the latest: that one is opened offeredAnew later.
+const (
+	acquireTries = 3
+	offeredAnew  = 10 * time.Minute
+)
 
 // hopeless says that acquiring fails for good: refused, not failing, several
 // times in a row.
@@ -225,6 +234,9 @@ func (s *ScaleSet) acquire(ctx context.Context, ses *session, available []*upstr
 	})
 	if err != nil {
 		return err
+	}
+	if got == nil { // not even none: what GitHub did is unknown
+		return &Error{Op: "acquire jobs", Cause: errEmpty}
 	}
 	s.log.Info("acquired jobs", zap.Int("offered", len(ids)), zap.Int("acquired", len(got)))
 	return nil

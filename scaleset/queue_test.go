@@ -319,7 +319,37 @@ func TestJobsThatCannotBeAcquiredDoNotHoldUpTheQueue(t *testing.T) {
 		if n := svc.count(routeAcquire); n != 3 {
 			t.Errorf("asked %d times, want 3", n)
 		}
+		before := svc.count(routeOpen)
+		pass(8 * time.Minute)
+		if n := svc.count(routeOpen) - before; n != 1 {
+			t.Errorf("%d sessions were opened later, want one that the jobs are offered to again", n)
+		}
 	})
+}
+
+// An answer that does not even say that nothing was acquired says nothing: the
+// message has to come again.
+func TestAJobIsNotForgottenWhenAcquiringIsAnsweredWithNothing(t *testing.T) {
+	for _, body := range []string{`null`, `{}`, `{"count":1,"value":null}`} {
+		synctest.Test(t, func(t *testing.T) {
+			svc := newService(t)
+			svc.answers(routeAcquire, answer(200, body))
+			l := listenTo(t, svc.config(t))
+			svc.send(5, items(item("JobAvailable", "")))
+			pass(5 * time.Minute)
+			if n := svc.count(routeAck); n != 0 {
+				t.Errorf("%s: the message was acknowledged, want it kept", body)
+			}
+			if h := l.Health(); !strings.Contains(h.LastError, "acquire jobs") {
+				t.Errorf("%s: LastError = %q, want it told", body, h.LastError)
+			}
+			svc.answers(routeAcquire, nil)
+			pass(5 * time.Minute)
+			if n := svc.count(routeAck); n != 1 {
+				t.Errorf("%s: acknowledged %d times once it was answered, want once", body, n)
+			}
+		})
+	}
 }
 
 func TestAJobWithoutAnIdentityDoesNotHoldUpTheQueue(t *testing.T) {

@@ -31,6 +31,8 @@ type ScaleSet struct {
 	// does not; verified and tried are when that was last known and asked.
 	drift           error
 	verified, tried time.Time
+	// aside is since when jobs wait that this session could not take, zero for none.
+	aside time.Time
 	// stuck is the message whose jobs GitHub will not let us take, and how
 	// often it was tried. Only the goroutine of Run touches it.
 	stuck stuckMessage
