@@ -9,8 +9,10 @@ import (
 // if something is: a human has to look.
 func (s *State) GivenUp(j *Job, now time.Time, lim Limits) string {
 	switch {
-	case j.Runner != "" || j.Denied != nil:
+	case j.Runner != "":
 		return ""
+	case j.Denied != nil:
+		return j.uncancelled()
 	case j.Concluded != nil:
 		return s.missed(j)
 	case s.stranded(j):
@@ -23,6 +25,21 @@ func (s *State) GivenUp(j *Job, now time.Time, lim Limits) string {
 		return fmt.Sprintf("authorized more than %s ago and never started: re-run the job", lim.AuthorizedFor)
 	}
 	return ""
+}
+
+// uncancelled says of a denied job that GitHub takes no more interest in it, and
+// that its run outlived our asking to cancel it. GitHub gives a job that finds no
+// runner up after a while, and then nobody ends it.
+func (j *Job) uncancelled() string {
+	since := j.Denied.At
+	if j.Cancelled != nil {
+		since = j.Cancelled.At
+	}
+	forced := j.Cancelled != nil && j.Cancelled.Event.Forced
+	if j.Concluded == nil || forced || j.Concluded.At.Sub(since) <= forceAfter {
+		return ""
+	}
+	return "it was denied and its run was not cancelled in time: if its run still waits, cancel it"
 }
 
 // missed says how a job was over that was never started here, empty if that

@@ -283,7 +283,7 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error) {
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
-		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: time.Hour, Version: "test", Instance: "test",
+		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: 24 * time.Hour, Version: "test", Instance: "test",
 		Config: []byte("config"), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },

@@ -244,6 +244,13 @@ func (s *Server) Cancel(runID int64) error {
 	return s.cancel(runID, false)
 }
 
+// ForceCancel ends a run as POST …/force-cancel does, asking no runner.
+func (s *Server) ForceCancel(runID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cancel(runID, true)
+}
+
 func (s *Server) cancel(runID int64, force bool) error {
 	s.settle()
 	r := s.state.runs[runID]
