@@ -355,6 +355,48 @@ func TestChangeNeedsACleanDryRun(t *testing.T) {
 	}
 }
 
+// TestAnEndThatFailsIsSaidAndListed: the owner is left with a command for what
+// the run leaves behind.
+func TestAnEndThatFailsIsSaidAndListed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil        func(*sandbox)
+		question     string // that is answered with unknown
+		left, remove string
+	}{
+		"the group may not be asked": {
+			func(b *sandbox) { b.sim.Deny("autoscaling:TerminateInstanceInAutoScalingGroup", true) },
+			"end a protected member", "scale-in protection of i-", "--no-protected-from-scale-in",
+		},
+		"the instance is stuck": {
+			func(b *sandbox) {
+				b.sim.Inject(simaws.Fault{Action: "TerminateInstanceInAutoScalingGroup", Kind: simaws.Stuck, Count: 1})
+				b.settings.Hosts.EndBy = time.Second
+			},
+			"the end of i-", "perhaps instance i-", "aws ec2 terminate-instances --instance-ids i-",
+		},
+		"EC2 lists it for longer": {
+			func(b *sandbox) { b.settings.Hosts.AgeOutBy = 10 * time.Millisecond },
+			"aging out of i-", "", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newSandbox(t, nil)
+			b.settings.S3, b.settings.KMS = S3{}, KMS{}
+			tc.spoil(b)
+			report, err := b.run(t, Phrase)
+			if err == nil || !slices.ContainsFunc(report.Answers, func(a Answer) bool { return a.Verdict == Unknown && strings.HasPrefix(a.Question, tc.question) }) {
+				t.Errorf("Run() = %v, want %q unknown", err, tc.question)
+			}
+			if tc.left == "" && len(report.Left) == 0 {
+				return
+			}
+			if len(report.Left) != 1 || !strings.HasPrefix(report.Left[0].What, tc.left) || !strings.Contains(report.Left[0].Remove, tc.remove) {
+				t.Errorf("left behind = %+v, want %q", report.Left, tc.left)
+			}
+		})
+	}
+}
+
 // TestAWeakerPolicyIsFound: under an administrator's rights the conditions that
 // the daemon's policies rest on are not shown, and the run says so.
 func TestAWeakerPolicyIsFound(t *testing.T) {
