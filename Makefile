@@ -6,10 +6,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
 
-.PHONY: help build build-fips test test-fips test-faults test-s3 race fuzz bench demo verify lint clean
+.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live race fuzz bench demo verify lint clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
 
 build: ## build the binaries into bin/
 	@mkdir -p bin
@@ -38,6 +38,9 @@ test-faults: ## every fault of the simulated GitHub, and a crash, at every step 
 test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchmark (the server is built first: minutes)
 	cd test/s3 && go vet ./... && go mod tidy -diff
 	cd test/s3 && go test -timeout 600s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
+
+test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you say otherwise (docs/aws-live.md)
+	go test -count=1 -v -timeout 3h ./test/awslive -run Live
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...

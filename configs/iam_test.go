@@ -67,6 +67,7 @@ func called(t *testing.T) map[string][]string {
 	for service, in := range map[string]struct{ files, pattern string }{
 		"ec2":         {"../pkg/hosts/*.go", `\bec2\.New(\w+)Paginator\(|\ba\.ec2\.([A-Z]\w+)\(`},
 		"autoscaling": {"../pkg/hosts/*.go", `\bautoscaling\.New(\w+)Paginator\(|\ba\.groups\.([A-Z]\w+)\(`},
+		"eks":         {"../pkg/hosts/*.go", `\beks\.New(\w+)Paginator\(|\bclient\.(Describe[A-Z]\w+)\(`},
 		"ssm":         {"../pkg/hosts/*.go", `\bssm\.New(\w+)Paginator\(|\ba\.ssm\.([A-Z]\w+)\(`},
 		"sts":         {"../pkg/hosts/*.go", `\bsts\.New(\w+)Paginator\(|\ba\.sts\.([A-Z]\w+)\(`},
 		"s3":          {"../pkg/ledger/s3store/*.go", `\bs3\.New(\w+)Paginator\(|\bs\.client\.([A-Z]\w+)\(`},
@@ -122,7 +123,7 @@ func TestIAMPolicyAllowsExactlyWhatTheDriversCall(t *testing.T) {
 	// "No permissions are required to perform this operation":
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 	want = slices.DeleteFunc(slices.Compact(want), func(a string) bool { return a == "sts:GetCallerIdentity" })
-	if len(want) != 25 {
+	if len(want) != 26 {
 		t.Errorf("the drivers call for %d actions: %q", len(want), want)
 	}
 	var got []string
@@ -247,6 +248,11 @@ func TestIAMPolicyEndsOnlyHostsOfThePool(t *testing.T) {
 		case "autoscaling:SetInstanceProtection", "autoscaling:SetDesiredCapacity":
 			if want := "arn:aws:autoscaling:" + where + "autoScalingGroup:*:autoScalingGroupName/" + h.Groups[0]; s.Resource[0] != want {
 				t.Errorf("%s: resource %s, want %s", s.Sid, s.Resource, want)
+			}
+		case "eks:DescribeNodegroup":
+			// https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
+			if want := "arn:aws:eks:" + where + "nodegroup/"; !strings.HasPrefix(s.Resource[0], want) {
+				t.Errorf("%s: resource %s, want one of %s", s.Sid, s.Resource, want)
 			}
 		case "ssm:GetParameters":
 			// AWS's public parameters belong to no account.

@@ -143,7 +143,7 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	if err != nil {
 		return err
 	}
-	if opts.Hosts, err = newHosts(ctx, cfg, logger); err != nil {
+	if opts.Hosts, opts.Rules.Groups, err = newHosts(ctx, cfg, logger); err != nil {
 		return err
 	}
 	if d.cluster, err = newCluster(cfg, logger); err != nil {
@@ -182,17 +182,31 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	return nil
 }
 
-func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supervisor.Hosts, error) {
+// newHosts makes the driver, and says which groups' instances are hosts. Those
+// that the configuration leaves out are asked of EKS: without them nobody could
+// tell a host from another machine, so the start waits for EKS then.
+func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supervisor.Hosts, []string, error) {
 	if cfg.Hosts.Driver == "none" {
-		return hosts.None{}, nil
+		return hosts.None{}, nil, nil
 	}
 	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: cfg.Hosts.Region, Endpoint: cfg.Hosts.Endpoint, CAFile: cfg.Hosts.CAFile})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return hosts.NewAutoScaling(aws, hosts.Options{
+	opt := hosts.Options{
 		Region: cfg.Hosts.Region, Groups: cfg.Hosts.Groups, ImageParameters: cfg.Hosts.ImageParameters, Logger: logger.Named("hosts"),
-	})
+	}
+	if of := cfg.Hosts.Nodegroup; of != (config.Nodegroup{}) {
+		rules := cfg.VetRules()
+		opt.Nodegroup = &hosts.Nodegroup{Cluster: of.Cluster, Name: of.Name, Labels: rules.Labels, Taint: rules.Taint}
+		if len(opt.Groups) == 0 {
+			if opt.Groups, err = hosts.FindGroups(ctx, aws, *opt.Nodegroup); err != nil {
+				return nil, nil, fmt.Errorf("hosts.nodegroup: %w", err)
+			}
+		}
+	}
+	driver, err := hosts.NewAutoScaling(aws, opt)
+	return driver, opt.Groups, err
 }
 
 func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error) {

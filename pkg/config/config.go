@@ -191,8 +191,10 @@ type Hosts struct {
 	Accounts []string `yaml:"accounts"`
 	Regions  []string `yaml:"regions"`
 	Subnets  []string `yaml:"subnets"`
-	// Groups are the Auto Scaling groups of the pool.
-	Groups []string `yaml:"groups"`
+	// Groups are the Auto Scaling groups of the pool. They may be left out with
+	// Nodegroup, the managed node group that they are of.
+	Groups    []string  `yaml:"groups"`
+	Nodegroup Nodegroup `yaml:"nodegroup"`
 	// ImageIDs are exact, ImageNames are prefixes, ImageParameters are names of
 	// AWS's public parameters, whose images are allowed as long as they are
 	// named; one of them must match.
@@ -214,6 +216,12 @@ type Hosts struct {
 	OSImage  string       `yaml:"osImage"`
 	Tags     []KeyValue   `yaml:"tags"`
 	Identity HostIdentity `yaml:"identity"`
+}
+
+// Nodegroup names a managed node group of EKS; empty means that there is none.
+type Nodegroup struct {
+	Cluster string `yaml:"cluster"`
+	Name    string `yaml:"name"`
 }
 
 // HostIdentity says whether hosts have a witness, which presents the identity

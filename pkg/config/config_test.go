@@ -119,6 +119,18 @@ func TestADevelopmentHostNeedsNoCloud(t *testing.T) {
 	}
 }
 
+func TestANodegroupStandsInForItsGroups(t *testing.T) {
+	text := strings.Replace(example(t), "groups: [eks-hipaa-prod-runners-00c0ffee-1111-2222-3333-444455556666]", "groups: []", 1)
+	text = strings.Replace(text, "    cluster: \"\"\n    name: \"\"", "    cluster: hipaa-prod-east\n    name: hipaa-prod-runners", 1)
+	c, err := parse(t, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (config.Nodegroup{Cluster: "hipaa-prod-east", Name: "hipaa-prod-runners"}); c.Hosts.Nodegroup != want || len(c.Hosts.Groups) != 0 {
+		t.Errorf("hosts = %+v, %q, want %+v", c.Hosts.Nodegroup, c.Hosts.Groups, want)
+	}
+}
+
 func TestWhatTheFileLeavesOutHasADefault(t *testing.T) {
 	text := example(t)
 	for _, section := range []string{"limits", "supervisor", "log"} {
@@ -237,6 +249,9 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 		"a parameter of somebody":        {"imageParameters: []", "imageParameters: [/ours/ami]", "hosts.imageParameters[0]: "},
 		"a profile by its name":          {"arn:aws:iam::111122223333:instance-profile/", "", "hosts.instanceProfiles[0]: "},
 		"no profile":                     {`instanceProfiles: ["arn:aws:iam::111122223333:instance-profile/eks-00c0ffee-1111-2222-3333-444455556666"]`, "instanceProfiles: []", "hosts.instanceProfiles: missing"},
+		"no group and no node group":     {"groups: [eks-hipaa-prod-runners-00c0ffee-1111-2222-3333-444455556666]", "groups: []", "hosts.groups: missing"},
+		"a node group of no cluster":     {"    cluster: \"\"\n    name: \"\"", "    name: runners", "hosts.nodegroup.cluster: "},
+		"a node group by its ARN":        {"    cluster: \"\"\n    name: \"\"", "    cluster: prod\n    name: arn:aws:eks:us-east-1:1:nodegroup/x", "hosts.nodegroup.name: "},
 		"more warm hosts than may run":   {"warm: 0", "warm: 7", "hosts.warm: 7 is out of range (give 0 to 6)"},
 		"started ahead unasked":          {"prelaunchFor: 0s", "prelaunchFor: 1h", "hosts.prelaunchFor: nobody tells us that a deployment waits (set github.answerDeployments"},
 		"started ahead for days":         {"prelaunchFor: 0s", "prelaunchFor: 25h", "hosts.prelaunchFor: 25h0m0s is out of range"},

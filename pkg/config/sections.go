@@ -213,7 +213,13 @@ func (v *validation) hosts() {
 		v.report("hosts.regions", fmt.Sprintf("does not allow %q, where hosts are looked for", h.Region), "list hosts.region too")
 	}
 	v.each("hosts.subnets", h.Subnets, isSubnet)
-	v.each("hosts.groups", h.Groups, isAnyText)
+	if h.Nodegroup == (Nodegroup{}) {
+		v.each("hosts.groups", h.Groups, isAnyText)
+	} else {
+		v.eachOf("hosts.groups", h.Groups, isAnyText)
+		v.shaped("hosts.nodegroup.cluster", h.Nodegroup.Cluster, isLabel)
+		v.shaped("hosts.nodegroup.name", h.Nodegroup.Name, isLabel)
+	}
 	v.each("hosts.imageOwners", h.ImageOwners, isOwner)
 	switch {
 	case len(h.ImageIDs) == 0 && len(h.ImageNames) == 0 && len(h.ImageParameters) == 0:

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"go.uber.org/zap"
@@ -54,6 +55,8 @@ type Options struct {
 	Region string
 	// Groups are the Auto Scaling groups whose instances may be ended.
 	Groups []string
+	// Nodegroup is what the groups are of; nil is not asked about.
+	Nodegroup *Nodegroup
 	// ImageParameters are names of public parameters whose images are allowed.
 	ImageParameters []string
 	Logger          *zap.Logger
@@ -70,6 +73,7 @@ type AutoScaling struct {
 	groups *autoscaling.Client
 	ssm    *ssm.Client
 	sts    *sts.Client
+	eks    *eks.Client
 	opt    Options
 
 	sessions sessions
@@ -99,6 +103,7 @@ func NewAutoScaling(cfg aws.Config, opt Options) (*AutoScaling, error) {
 		ec2: ec2.NewFromConfig(cfg),
 		ssm: ssm.NewFromConfig(cfg),
 		sts: sts.NewFromConfig(cfg),
+		eks: eks.NewFromConfig(cfg),
 		groups: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
 			// The SDK gives up at once on this fault, which passes by itself.
 			o.Retryer = retry.AddWithErrorCodes(o.Retryer, (*astypes.ScalingActivityInProgressFault)(nil).ErrorCode())

@@ -35,12 +35,14 @@ func (a *AutoScaling) Preflight(ctx context.Context) (supervisor.HostsPool, erro
 		pool.Groups = append(pool.Groups, supervisor.GroupView{
 			Name: name, Min: sizeOf(groups[i].MinSize), Desired: sizeOf(groups[i].DesiredCapacity), Max: sizeOf(groups[i].MaxSize),
 		})
-		for _, what := range look.problems {
-			pool.Problems = append(pool.Problems, fmt.Sprintf("group %s %s", name, what))
-		}
-		for _, what := range look.notes {
-			pool.Notes = append(pool.Notes, fmt.Sprintf("group %s %s", name, what))
-		}
+		look.add(&pool, "group "+name)
+	}
+	look, err := a.inspectNodegroup(ctx)
+	if err != nil {
+		return supervisor.HostsPool{}, fmt.Errorf("preflight: %w", err)
+	}
+	if a.opt.Nodegroup != nil {
+		look.add(&pool, a.opt.Nodegroup.String())
 	}
 	return pool, nil
 }

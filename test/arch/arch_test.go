@@ -207,6 +207,10 @@ func TestTree(t *testing.T) {
 		if lines := strings.Count(string(src), "\n"); lines > 420 && !strings.HasSuffix(path, "_test.go") {
 			t.Errorf("%s has %d lines: split it", rel, lines)
 		}
+		// What the daemon writes is kept for as long as the law says.
+		if shorter := "Keep" + "Until"; strings.Contains(string(src), shorter) && !strings.HasPrefix(rel, "pkg/ledger/s3store/") && !strings.HasPrefix(rel, "test/awslive/") {
+			t.Errorf("%s sets %s, which is for the live suite alone", rel, shorter)
+		}
 		if strings.HasSuffix(path, "_test.go") && strings.Contains(string(src), "time."+"Sleep(") {
 			t.Errorf("%s sleeps: use testing/synctest, a channel or a bounded poll", rel)
 		}

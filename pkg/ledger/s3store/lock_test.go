@@ -52,6 +52,20 @@ func TestALockLastsAsTheYearOfWritingDoes(t *testing.T) {
 	}
 }
 
+func TestALockOfAThrowawayBucketIsAsLongAsItsOwnerSays(t *testing.T) {
+	w := newWorld(t, sims3.New(buckets()))
+	until := time.Now().Add(24 * time.Hour).Truncate(time.Second).UTC()
+	opts := options()
+	opts.KeepUntil = func(time.Time) time.Time { return until }
+	s := w.store(opts)
+	if err := s.Create(t.Context(), "blobs/sha256/input", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if got := lockOf(t, s, "blobs/sha256/input"); !got.Compliance || !got.RetainUntil.Equal(until) {
+		t.Errorf("lock = %+v, want COMPLIANCE until %s", got, until)
+	}
+}
+
 func TestExtendLengthensAndNeverShortens(t *testing.T) {
 	w := newWorld(t, sims3.New(buckets()))
 	s := w.store(options())

@@ -60,6 +60,10 @@ type Options struct {
 	PathStyle bool
 	// SlackDays go beyond what must be kept; see [ledger.RetainUntil].
 	SlackDays int
+	// KeepUntil, if set, is asked instead until when what is written now must
+	// stay. It is for test/awslive, whose bucket is to be thrown away; the daemon
+	// never sets it, for what it writes is evidence.
+	KeepUntil func(at time.Time) time.Time
 	// CallTimeout bounds one call with its retries, 30 s if zero; MaxBackoff
 	// the wait between two of them, 3 s if zero.
 	CallTimeout, MaxBackoff time.Duration
@@ -88,6 +92,9 @@ func New(cfg aws.Config, o Options) *Store {
 	o.MaxBackoff = cmp.Or(o.MaxBackoff, defaultMaxBackoff)
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.KeepUntil == nil {
+		o.KeepUntil = func(at time.Time) time.Time { return ledger.RetainUntil(at, o.SlackDays) }
 	}
 	client := s3.NewFromConfig(cfg, func(so *s3.Options) {
 		so.UsePathStyle = o.PathStyle
@@ -157,7 +164,7 @@ func (s *Store) Create(ctx context.Context, name string, data []byte) error {
 	if err := ledger.CheckName(name, false); err != nil {
 		return err
 	}
-	until := ledger.RetainUntil(s.Now(), s.SlackDays)
+	until := s.KeepUntil(s.Now())
 	put := s.put(name, data)
 	put.IfNoneMatch = aws.String("*")
 	put.ObjectLockMode, put.ObjectLockRetainUntilDate = types.ObjectLockModeCompliance, &until

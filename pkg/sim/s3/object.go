@@ -121,8 +121,11 @@ func (s *Server) getObject(b *bucket, r request) (answer, error) {
 func (s *Server) deleteObject(b *bucket, r request) (answer, error) {
 	id := r.query.Get("versionId")
 	if id == "" {
-		s.add(b, r.key, version{marker: true})
-		return answer{status: http.StatusNoContent}, nil
+		out := answer{status: http.StatusNoContent}
+		if marker := s.add(b, r.key, version{marker: true}); b.Versioned {
+			out.header = http.Header{"X-Amz-Delete-Marker": {"true"}, "X-Amz-Version-Id": {marker}}
+		}
+		return out, nil
 	}
 	all := b.objects[r.key]
 	for i, v := range all {
