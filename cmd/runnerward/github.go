@@ -34,12 +34,9 @@ type gitHub struct {
 func connectGitHub(ctx context.Context, cfg *config.Config, roots *x509.CertPool, proxy func(*http.Request) (*url.URL, error), logger *zap.Logger) (*gitHub, error) {
 	pool := cfg.RunnerPool()
 	gh := github.Config{
-		URL: cfg.GitHub.URL, Org: pool.Organization, RootCAs: roots, Proxy: proxy, Environment: cfg.Pool.Environment,
+		URL: cfg.GitHub.URL, Org: pool.Organization, RootCAs: roots, Proxy: proxy, Environment: cfg.Pool.Environment, Repositories: pool.Repositories,
 		ApproverTeams: cfg.Pool.ApproverTeams, Group: cfg.Pool.Group, Labels: cfg.Pool.Labels, RunnerScaleSetName: cfg.Pool.Name,
 		SAMLNames: cfg.GitHub.SAMLNames, InstallationID: cfg.GitHub.App.InstallationID,
-	}
-	for _, r := range pool.Repositories {
-		gh.RepositoryIDs = append(gh.RepositoryIDs, r.ID)
 	}
 	for _, w := range pool.Workflows {
 		gh.Workflows = append(gh.Workflows, w.Ref)

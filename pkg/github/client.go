@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/ghapp"
+	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
@@ -53,8 +54,8 @@ type Config struct {
 	// approvals count, ApproverTeams the teams whose members may approve.
 	Environment   string
 	ApproverTeams []string
-	// RepositoryIDs are the repositories that may use the runner group.
-	RepositoryIDs []int64
+	// Repositories are those that may use the runner group.
+	Repositories []runner.Repository
 	// Group is the runner group, Labels and RunnerScaleSetName what jobs ask
 	// for in runs-on to come here.
 	Group              string
@@ -185,11 +186,11 @@ func (c *Client) page(ctx context.Context, op, path string) ([]byte, *gh.Respons
 	return body.Bytes(), resp, nil
 }
 
-// pages reads a whole list, page by page.
-func (c *Client) pages(ctx context.Context, op, path string, add func([]byte) error) error {
+// pages reads a whole list, page by page. query are further parameters.
+func (c *Client) pages(ctx context.Context, op, path string, add func([]byte) error, query ...string) error {
 	next := 1
 	for range maxPages {
-		body, resp, err := c.page(ctx, op, fmt.Sprintf("%s?per_page=100&page=%d", path, next))
+		body, resp, err := c.page(ctx, op, path+"?"+strings.Join(append(query, "per_page=100", fmt.Sprintf("page=%d", next)), "&"))
 		if err != nil {
 			return err
 		}

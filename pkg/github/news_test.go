@@ -3,6 +3,7 @@ package github_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
@@ -228,6 +229,28 @@ func TestBoundaryNamesTheGroupAndItsRivals(t *testing.T) {
 	}
 	if runners, err := c.Runners(t.Context()); err != nil || len(runners) != 0 {
 		t.Errorf("Runners() = %v, %v, want none", runners, err)
+	}
+}
+
+// An organization can have a thousand groups, and each is asked about in time.
+func TestBoundaryAsksNotAboutEveryGroup(t *testing.T) {
+	w, c := asApp(t)
+	for n := range 150 {
+		w.sim.AddGroup(simgithub.Group{Name: fmt.Sprint("team-", n), Visibility: "selected", Repositories: []string{"compliance"}})
+	}
+	before := len(w.sim.Requests())
+	if got, err := c.Boundary(t.Context()); err != nil || len(got.Rivals) != 1 {
+		t.Errorf("Boundary() = %+v, %v, want the default group alone", got, err)
+	}
+	if n := len(w.sim.Requests()) - before; n > 6 {
+		t.Errorf("%d requests for one repository, want no more than pages need", n)
+	}
+}
+
+func TestAnAnswerAboutAnotherRepositoryIsNoBoundary(t *testing.T) {
+	w, c := asApp(t, func(c *github.Config) { c.Repositories[0].Name = "acme/compliance" })
+	if got, err := c.Boundary(t.Context()); err == nil || !strings.Contains(err.Error(), "leaves out") {
+		t.Errorf("Boundary() = %+v, %v, want that GitHub leaves out %d", got, err, w.group)
 	}
 }
 

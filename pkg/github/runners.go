@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -15,7 +16,7 @@ import (
 func (c *Client) Runners(ctx context.Context) ([]supervisor.RegisteredRunner, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	groups, err := c.groups(ctx, func(g group) bool { return g.Name == c.cfg.Group })
+	groups, err := c.groups(ctx, "", func(g group) bool { return g.Name == c.cfg.Group })
 	if err != nil {
 		return nil, err
 	}
@@ -56,40 +57,60 @@ func decodeRunners(body []byte) ([]supervisor.RegisteredRunner, error) {
 }
 
 // Boundary reads who may use our runner group, and which other groups our
-// repositories may use.
+// repositories may use. It asks GitHub about our repositories, not about every
+// group: an organization can have thousands. Each list has a time-out of its own.
 // https://docs.github.com/en/rest/actions/self-hosted-runner-groups
 func (c *Client) Boundary(ctx context.Context) (supervisor.Boundary, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	found, err := c.bounded(ctx, "", func(g group) bool { return g.Name == c.cfg.Group })
+	if err != nil {
+		return supervisor.Boundary{}, err
+	}
+	if len(found) != 1 {
+		return supervisor.Boundary{}, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(found))}
+	}
+	ours := found[0]
+	listCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	all, err := c.groups(ctx, func(group) bool { return true })
+	repositories, err := c.repositoriesOf(listCtx, ours.ID)
 	if err != nil {
 		return supervisor.Boundary{}, err
 	}
-	ours := slices.DeleteFunc(slices.Clone(all), func(g group) bool { return g.Name != c.cfg.Group })
-	if len(ours) != 1 {
-		return supervisor.Boundary{}, &Error{Op: "list runner groups", Cause: fmt.Errorf("%d runner groups have the configured name", len(ours))}
-	}
-	repositories, err := c.repositoriesOf(ctx, ours[0].ID)
-	if err != nil {
-		return supervisor.Boundary{}, err
-	}
-	out := supervisor.Boundary{Group: supervisor.RunnerGroup{ID: ours[0].ID, Name: ours[0].Name}, Open: c.open(ours[0], repositories)}
-	for _, g := range all {
-		if g.ID == ours[0].ID {
-			continue
+	out := supervisor.Boundary{Group: supervisor.RunnerGroup{ID: ours.ID, Name: ours.Name}, Open: c.open(ours, repositories)}
+	for _, repo := range c.cfg.Repositories {
+		visible, err := c.visibleTo(ctx, repo, ours, slices.Contains(repositories, repo.ID))
+		if err != nil {
+			return supervisor.Boundary{}, err
 		}
-		if g.Visibility == "selected" && ours[0].Visibility == "selected" {
-			theirs, err := c.repositoriesOf(ctx, g.ID)
-			if err != nil {
-				return supervisor.Boundary{}, err
-			}
-			if !slices.ContainsFunc(theirs, func(id int64) bool { return slices.Contains(repositories, id) }) {
-				continue
+		for _, g := range visible {
+			if rival := (supervisor.RunnerGroup{ID: g.ID, Name: g.Name}); g.ID != ours.ID && !slices.Contains(out.Rivals, rival) {
+				out.Rivals = append(out.Rivals, rival)
 			}
 		}
-		out.Rivals = append(out.Rivals, supervisor.RunnerGroup{ID: g.ID, Name: g.Name})
 	}
 	return out, nil
+}
+
+// visibleTo lists the groups that the repository may use. An answer that leaves
+// out ours, which it is listed for, has another repository in mind or none.
+func (c *Client) visibleTo(ctx context.Context, repo runner.Repository, ours group, listed bool) ([]group, error) {
+	// The name without the owner, as the runner controller found:
+	// https://github.com/actions/actions-runner-controller/blob/master/github/github.go
+	_, name, _ := strings.Cut(repo.Name, "/")
+	visible, err := c.bounded(ctx, name, func(group) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	if listed && !slices.ContainsFunc(visible, func(g group) bool { return g.ID == ours.ID }) {
+		return nil, &Error{Op: "list runner groups", Cause: fmt.Errorf("GitHub leaves out the configured group for %s, which may use it", repo.Name)}
+	}
+	return visible, nil
+}
+
+// bounded is groups within a time-out of its own.
+func (c *Client) bounded(ctx context.Context, repository string, want func(group) bool) ([]group, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	return c.groups(ctx, repository, want)
 }
 
 // open lists what the group allows beyond the pool's repositories. What GitHub
@@ -105,7 +126,8 @@ func (c *Client) open(g group, repositories []int64) []string {
 		open = append(open, "it is not known to refuse public repositories")
 	}
 	for _, id := range repositories {
-		if g.Visibility == "selected" && !slices.Contains(c.cfg.RepositoryIDs, id) {
+		ofPool := slices.ContainsFunc(c.cfg.Repositories, func(r runner.Repository) bool { return r.ID == id })
+		if g.Visibility == "selected" && !ofPool {
 			open = append(open, fmt.Sprintf("repository %d may use it and is not one of the pool's", id))
 		}
 	}
@@ -116,9 +138,14 @@ func (c *Client) groupsPath() string {
 	return "orgs/" + url.PathEscape(c.cfg.Org) + "/actions/runner-groups"
 }
 
-// groups lists the runner groups of the organization that are wanted.
-func (c *Client) groups(ctx context.Context, want func(group) bool) ([]group, error) {
+// groups lists the runner groups of the organization that are wanted, of all or
+// of those that a repository, named without its owner, may use.
+func (c *Client) groups(ctx context.Context, repository string, want func(group) bool) ([]group, error) {
 	var found []group
+	var query []string
+	if repository != "" {
+		query = append(query, "visible_to_repository="+url.QueryEscape(repository))
+	}
 	err := c.pages(ctx, "list runner groups", c.groupsPath(), func(body []byte) error {
 		page, err := decodeGroups(body)
 		for _, g := range page {
@@ -127,7 +154,7 @@ func (c *Client) groups(ctx context.Context, want func(group) bool) ([]group, er
 			}
 		}
 		return err
-	})
+	}, query...)
 	return found, err
 }
 
@@ -145,7 +172,7 @@ func (c *Client) repositoriesOf(ctx context.Context, id int64) ([]int64, error) 
 // askGroup finds the runner group by its name, with the repositories that may
 // use it.
 func (q *query) askGroup(ctx context.Context) error {
-	found, err := q.groups(ctx, func(g group) bool { return g.Name == q.cfg.Group })
+	found, err := q.groups(ctx, "", func(g group) bool { return g.Name == q.cfg.Group })
 	if err != nil {
 		return err
 	}

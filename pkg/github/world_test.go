@@ -113,7 +113,7 @@ func (w *world) roots() *x509.CertPool {
 func (w *world) config() github.Config {
 	return github.Config{
 		URL: w.server.URL, Org: "acme", RootCAs: w.roots(), Token: supervisor.NewSecret(token),
-		Environment: "production", ApproverTeams: []string{"prod-approvers"}, Group: "hipaa-prod", RepositoryIDs: []int64{w.repository},
+		Environment: "production", ApproverTeams: []string{"prod-approvers"}, Group: "hipaa-prod", Repositories: []runner.Repository{{Name: "acme/clinical-platform", ID: w.repository}},
 		Labels: []string{"self-hosted", "hipaa-prod"}, RunnerScaleSetName: "hipaa-prod",
 	}
 }

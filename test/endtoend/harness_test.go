@@ -303,7 +303,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	client, err := github.New(github.Config{
 		URL: gitHubURL, Org: world.Org, App: app, InstallationID: world.AppInstallationID, Transport: transport, Environment: world.Environment,
 		ApproverTeams: []string{world.Team}, Group: world.Group, Labels: world.Labels(), RunnerScaleSetName: "hipaa-prod",
-		Workflows: []string{world.DeployWorkflow}, RepositoryIDs: []int64{b.world.RepositoryID},
+		Workflows: []string{world.DeployWorkflow}, Repositories: []runner.Repository{{Name: world.Org + "/" + world.Repository, ID: b.world.RepositoryID}},
 	}, b.logger())
 	if err != nil {
 		return opts, err
