@@ -24,6 +24,24 @@ const (
 	newsPatience = time.Minute
 )
 
+// unheard is news that could not be understood. GitHub lists them no longer by
+// the next look, and whoever waits for their effect asks the next morning.
+type unheard struct {
+	at  time.Time
+	why string
+}
+
+// unheardShown is how long the status tells of such news.
+const unheardShown = 24 * time.Hour
+
+// warning is what to tell of it, empty when that is over.
+func (u *unheard) warning(now time.Time) string {
+	if u == nil || now.Sub(u.at) >= unheardShown {
+		return ""
+	}
+	return fmt.Sprintf("what GitHub told the App by webhook, read at %s: %s", u.at.UTC().Format(time.RFC3339), u.why)
+}
+
 // errNewsPending says that an approval stands in GitHub's list, and that the
 // news for which attempt it was given may still come.
 var errNewsPending = errors.New("the webhook that names the approval's attempt has not come yet")
@@ -51,11 +69,10 @@ func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 	}
 	switch {
 	case err == nil:
-		s.unheard.Store(nil)
 	case errors.Is(err, ErrUnreadable):
 		// Waiting for it would keep everything else waiting too. What it told of,
 		// an approval perhaps, stays without effect.
-		s.unheard.Store(new(err.Error()))
+		s.unheard.Store(&unheard{began, err.Error()})
 		s.Logger.Error("GitHub told the App something that cannot be understood", zap.Error(err))
 	default:
 		return false, fmt.Errorf("read what GitHub told the App: %w", err)

@@ -1,8 +1,15 @@
 package supervisor
 
 import (
+	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/runnerward/runnerward/pkg/runner"
 )
 
 // TestNewsAreNeverPassedOver: a job that waits for its news has them read again,
@@ -25,5 +32,45 @@ func TestNewsAreNeverPassedOver(t *testing.T) {
 				t.Errorf("read up to %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestUnreadableNewsAreToldOfForADay: by the next look GitHub lists them no more.
+func TestUnreadableNewsAreToldOfForADay(t *testing.T) {
+	at := time.Date(2026, 3, 2, 21, 0, 0, 0, time.UTC)
+	u := &unheard{at, "delivery 7"}
+	if got := u.warning(at.Add(12 * time.Hour)); !strings.Contains(got, "2026-03-02T21:00:00Z") || !strings.Contains(got, "delivery 7") {
+		t.Errorf("the next morning: %q, want when and what", got)
+	}
+	if got := u.warning(at.Add(24 * time.Hour)); got != "" {
+		t.Errorf("a day later: %q, want nothing", got)
+	}
+	if got := (*unheard)(nil).warning(at); got != "" {
+		t.Errorf("without any: %q, want nothing", got)
+	}
+}
+
+// gibberish is a GitHub that told the App, once, something unreadable.
+type gibberish struct {
+	GitHub
+	asked int
+}
+
+func (g *gibberish) News(context.Context, time.Time) ([]runner.Event, error) {
+	if g.asked++; g.asked > 1 {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("delivery 7: %w", ErrUnreadable)
+}
+
+func TestALaterLookDoesNotTakeTheWarningBack(t *testing.T) {
+	s := &Supervisor{Options: Options{GitHub: &gibberish{}, Logger: zap.NewNop()}, hearing: make(chan struct{}, 1)}
+	for range 2 {
+		if _, err := s.hear(t.Context(), runner.Task{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.unheard.Load().warning(time.Now()); got == "" {
+		t.Error("nothing is told, want the warning kept")
 	}
 }

@@ -20,8 +20,8 @@ func (s *Supervisor) View() View {
 		v.HeardAt = *heard
 	}
 	v.Warnings = slices.Clone(v.Queue.Warnings)
-	if unheard := s.unheard.Load(); unheard != nil {
-		v.Warnings = append(v.Warnings, "what GitHub told the App by webhook: "+*unheard)
+	if w := s.unheard.Load().warning(v.Now); w != "" {
+		v.Warnings = append(v.Warnings, w)
 	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)

@@ -112,8 +112,8 @@ type Supervisor struct {
 	hearing chan struct{}
 	// heard is until when the news of the App were read, nil before the first time.
 	heard atomic.Pointer[time.Time]
-	// unheard is what of the last news could not be understood, nil for none.
-	unheard atomic.Pointer[string]
+	// unheard is what of the news could not be understood last, nil for none.
+	unheard atomic.Pointer[unheard]
 	fatal   chan error
 }
 
