@@ -76,8 +76,8 @@ func (a *AutoScaling) addSubnets(ctx context.Context, ids []string, into map[str
 }
 
 // learnSubnets: a subnet is private if it gives out no public address and its
-// route table leads to no internet gateway for the whole world. Without a table
-// of its own it follows the VPC's main table:
+// route table leads to no internet gateway. Without a table of its own it follows
+// the VPC's main table:
 // https://docs.aws.amazon.com/vpc/latest/userguide/subnet-route-tables.html
 func (a *AutoScaling) learnSubnets(ctx context.Context, ids []string) error {
 	found := map[string]types.Subnet{}
@@ -141,11 +141,13 @@ func tableOf(subnet, vpc string, own, main []types.RouteTable) (types.RouteTable
 	return main[i], true
 }
 
-// opensToInternet looks for a way to and from everywhere. An egress-only
-// gateway (eigw-) and a NAT gateway lead out alone.
+// opensToInternet: a subnet is private if it "does not have a direct route to an
+// internet gateway", whatever range or prefix list such a route is for: two halves
+// of the world are the world, and what a list holds changes without us.
+// https://docs.aws.amazon.com/vpc/latest/userguide/configure-subnets.html
+// An egress-only gateway (eigw-) and a NAT gateway lead out alone.
 func opensToInternet(t types.RouteTable) bool {
 	return slices.ContainsFunc(t.Routes, func(r types.Route) bool {
-		everywhere := aws.ToString(r.DestinationCidrBlock) == "0.0.0.0/0" || aws.ToString(r.DestinationIpv6CidrBlock) == "::/0"
-		return everywhere && strings.HasPrefix(aws.ToString(r.GatewayId), "igw-")
+		return strings.HasPrefix(aws.ToString(r.GatewayId), "igw-")
 	})
 }
