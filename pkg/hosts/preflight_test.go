@@ -255,6 +255,25 @@ func TestEnsureFillsGroupsInTheirOrder(t *testing.T) {
 	})
 }
 
+// TestEnsureGoesOnWhenAGroupRefuses: the next group starts what the first did not.
+func TestEnsureGoesOnWhenAGroupRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		second := testGroup()
+		second.Name, second.Min, second.Desired = "second", 0, 0
+		w.sim.AddGroup(second)
+		driver := w.with(t, nil, func(_ *aws.Config, o *hosts.Options) { o.Groups = []string{groupName, "second"} })
+		w.sim.Inject(simaws.Fault{Action: "SetDesiredCapacity", Kind: simaws.Unauthorized})
+		if err := driver.Ensure(t.Context(), supervisor.Demand{Ready: 4}); code(err) != "AccessDenied" || !strings.Contains(err.Error(), groupName) {
+			t.Errorf("Ensure = %v, want AccessDenied for %s", err, groupName)
+		}
+		pool, err := driver.Preflight(t.Context())
+		if err != nil || pool.Groups[0].Desired != 2 || pool.Groups[1].Desired != 2 {
+			t.Errorf("groups = %+v, %v, want two wanted of each", pool.Groups, err)
+		}
+	})
+}
+
 func TestEnsureFailsWhenItCannotSee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -60,13 +60,15 @@ func (a *AutoScaling) protect(ctx context.Context, id string) error {
 
 // Ensure raises the desired capacity of the groups, in their order, until so
 // many unclaimed hosts are there or on their way. It never lowers it and never
-// goes above a group's maximum size.
+// goes above a group's maximum size. What a group refuses the next one is asked
+// for; the errors come joined.
 func (a *AutoScaling) Ensure(ctx context.Context, d supervisor.Demand) error {
 	groups, err := a.describeGroups(ctx)
 	if err != nil {
 		return fmt.Errorf("ensure %d hosts: %w", d.Ready, err)
 	}
 	missing := d.Ready - unclaimed(groups, d.Used)
+	var problems []error
 	for _, name := range a.opt.Groups {
 		i := slices.IndexFunc(groups, func(g types.AutoScalingGroup) bool { return aws.ToString(g.AutoScalingGroupName) == name })
 		if i < 0 {
@@ -78,12 +80,13 @@ func (a *AutoScaling) Ensure(ctx context.Context, d supervisor.Demand) error {
 			continue
 		}
 		if err := a.setDesired(ctx, name, desired+more); err != nil {
-			return fmt.Errorf("raise the desired capacity of %s to %d: %w", name, desired+more, err)
+			problems = append(problems, fmt.Errorf("raise the desired capacity of %s to %d: %w", name, desired+more, err))
+			continue
 		}
 		a.opt.Logger.Info("group raised", zap.String("group", name), zap.Int("from", desired), zap.Int("to", desired+more))
 		missing -= more
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 func (a *AutoScaling) setDesired(ctx context.Context, group string, n int) error {
