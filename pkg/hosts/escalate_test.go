@@ -190,6 +190,43 @@ func TestAnUnknownActivityKeepsNoHostAlive(t *testing.T) {
 	}
 }
 
+// TestAnUnknownActivityIsNotAskedForAtEveryStep: an end is looked at every few
+// seconds, and Auto Scaling throttles.
+func TestAnUnknownActivityIsNotAskedForAtEveryStep(t *testing.T) {
+	for _, kind := range []simaws.FaultKind{simaws.Unauthorized, simaws.Stale} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorldOf(t, nil, func(g *simaws.Group) { g.TerminateHook = 15 * time.Minute })
+			if err := w.sim.Replace(w.first.ID); err != nil {
+				t.Fatal(err)
+			}
+			w.sim.Inject(simaws.Fault{Action: "DescribeScalingActivities", Kind: kind})
+			activity := ""
+			end := func(times int) (asked int) {
+				for range times {
+					receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+					if err != nil {
+						t.Fatal(err)
+					}
+					activity = receipt.ActivityID
+					wait(t, 5*time.Second)
+				}
+				for _, a := range actions(w.sim) {
+					if strings.HasPrefix(a, "DescribeScalingActivities") {
+						asked++
+					}
+				}
+				return asked
+			}
+			if asked := end(12); asked != 1 || activity != "" {
+				t.Errorf("%s: asked %d times within a minute, told %q, want once and nothing", kind, asked, activity)
+			}
+			if asked := end(12); asked != 2 || activity == "" {
+				t.Errorf("%s: asked %d times in two minutes, told %q, want twice and the activity", kind, asked, activity)
+			}
+		})
+	}
+}
+
 func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 	tests := map[string]struct {
 		min, ready, used int // used besides the one that ends
