@@ -78,6 +78,7 @@ type AutoScaling struct {
 	// activities are the scaling activities that end instances, by instance;
 	// empty where none was found a moment ago.
 	activities remembered[string]
+	launches   launches
 }
 
 // NewAutoScaling makes the driver. It makes no request.

@@ -230,16 +230,19 @@ func TestAnUnknownActivityIsNotAskedForAtEveryStep(t *testing.T) {
 func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 	tests := map[string]struct {
 		min, ready, used int // used besides the one that ends
+		unfit            int // of the others
 		want             int // wanted afterwards
 	}{
-		"enough are left":           {1, 2, 0, 2},
-		"one would be missing":      {1, 3, 0, 3},
-		"the others are in use":     {1, 1, 2, 3},
-		"one other is in use":       {1, 1, 1, 2},
-		"nothing is wanted":         {1, 0, 2, 2},
-		"at its minimum size":       {3, 0, 0, 3},
-		"one above its minimum":     {2, 0, 0, 2},
-		"more wanted than there is": {1, 9, 0, 3},
+		"enough are left":           {1, 2, 0, 0, 2},
+		"one would be missing":      {1, 3, 0, 0, 3},
+		"the others are in use":     {1, 1, 2, 0, 3},
+		"one other is in use":       {1, 1, 1, 0, 2},
+		"nothing is wanted":         {1, 0, 2, 0, 2},
+		"at its minimum size":       {3, 0, 0, 0, 3},
+		"one above its minimum":     {2, 0, 0, 0, 2},
+		"more wanted than there is": {1, 9, 0, 0, 3},
+		"one other is unfit":        {1, 2, 0, 1, 3},
+		"one is wanted and fit":     {1, 1, 0, 1, 2},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -248,6 +251,9 @@ func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 				d := &supervisor.Demand{Ready: tc.ready, Used: []string{w.first.ID}}
 				for _, in := range w.sim.Instances()[1 : 1+tc.used] {
 					d.Used = append(d.Used, in.ID)
+				}
+				for _, in := range w.sim.Instances()[1 : 1+tc.unfit] {
+					d.Unfit = append(d.Unfit, in.ID)
 				}
 				if _, err := w.driver.Terminate(t.Context(), w.first.ID, supervisor.TerminateOptions{Demand: d}); err != nil {
 					t.Fatal(err)
