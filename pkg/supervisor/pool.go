@@ -54,6 +54,20 @@ func (p *poolLooks) view() HostsPool {
 	return p.last
 }
 
+// inService are the instances that the groups say can serve, none when that was
+// not seen lately.
+func (p *poolLooks) inService(now time.Time) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, g := range p.last.Groups {
+		if now.Sub(p.at) < 2*preflightEvery {
+			out = append(out, g.InService...)
+		}
+	}
+	return out
+}
+
 // problems are what forbids new work. A pool that was never seen, or not for
 // too long, may be anything.
 func (p *poolLooks) problems(now time.Time) []string {
@@ -87,7 +101,7 @@ func (s *Supervisor) demand(ctx context.Context) (d *Demand, err error) {
 		return nil, nil
 	}
 	err = s.locked(ctx, func() error {
-		d = &Demand{Ready: s.state.Ready(time.Now(), s.Limits), Used: s.state.InUse()}
+		d = &Demand{Ready: s.state.Ready(time.Now(), s.Limits), Used: s.state.InUse(), Unfit: s.replaced()}
 		return nil
 	})
 	return d, err

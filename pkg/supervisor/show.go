@@ -23,6 +23,9 @@ func (s *Supervisor) View() View {
 	if unheard := s.unheard.Load(); unheard != nil {
 		v.Warnings = append(v.Warnings, "what GitHub told the App by webhook: "+*unheard)
 	}
+	for _, f := range s.unfit.list() {
+		v.Warnings = append(v.Warnings, f.warning())
+	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
