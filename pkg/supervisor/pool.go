@@ -84,12 +84,17 @@ func (p *poolLooks) problems(now time.Time) []string {
 	return p.last.Problems
 }
 
-// preflight looks at the pool that hosts come from.
+// preflight looks at the pool that hosts come from. A look that panics has failed
+// like any other: the start waits for the first.
 func (s *Supervisor) preflight(ctx context.Context, _ runner.Task) (bool, error) {
 	if s.pool.fresh(time.Now()) {
 		return false, nil
 	}
-	pool, err := s.Hosts.Preflight(ctx)
+	var pool HostsPool
+	_, err := s.survive(func() (_ bool, err error) {
+		pool, err = s.Hosts.Preflight(ctx)
+		return false, err
+	})
 	s.pool.saw(pool, err, time.Now())
 	return false, err
 }
