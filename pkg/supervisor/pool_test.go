@@ -32,3 +32,29 @@ func TestALookThatPanicsIsALookThatFailed(t *testing.T) {
 		t.Errorf("problems = %q, want the panic", why)
 	}
 }
+
+func TestAHostIsStartedForWhoComes(t *testing.T) {
+	ahead, full, room := runner.Limits{PrelaunchFor: time.Hour}, GroupView{Desired: 3, Max: 3}, GroupView{Max: 3}
+	for name, tc := range map[string]struct {
+		limits runner.Limits
+		groups []GroupView
+		unfit  []unfit
+		want   bool
+	}{
+		"the size is not ours":          {runner.Limits{}, []GroupView{room}, nil, false},
+		"no group is known":             {ahead, nil, nil, false},
+		"no group may grow":             {ahead, []GroupView{full, full}, nil, false},
+		"an empty one may":              {ahead, []GroupView{room}, nil, true},
+		"the second may":                {ahead, []GroupView{full, room}, nil, true},
+		"hosts are kept warm":           {runner.Limits{Warm: 1}, []GroupView{room}, nil, true},
+		"none of no size at all":        {ahead, []GroupView{{}}, nil, false},
+		"what was started is of no use": {ahead, []GroupView{room}, []unfit{{instance: "i-1"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Supervisor{Options: Options{Limits: tc.limits}}
+			if got := s.starts(HostsPool{Groups: tc.groups}, tc.unfit); got != tc.want {
+				t.Errorf("starts = %t, want %t", got, tc.want)
+			}
+		})
+	}
+}

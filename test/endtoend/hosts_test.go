@@ -190,6 +190,9 @@ func TestAHostBootsWhileTheDeploymentWaits(t *testing.T) {
 			if n := b.running(); n != 0 {
 				t.Errorf("%d hosts run while nothing waits, want none", n)
 			}
+			if v := b.view(); !v.CanDeploy {
+				t.Errorf("the status says that nobody can deploy, for %q: a host is started for who does", v.Why)
+			}
 			deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 10*time.Second), "carol")
 			began := time.Now()
 			pause(t.Context(), 9*time.Minute)
