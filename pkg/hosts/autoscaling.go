@@ -79,8 +79,10 @@ type AutoScaling struct {
 	sessions sessions
 	subnets  remembered[bool]
 	images   remembered[string]
-	// activities are the scaling activities that end instances, by instance.
+	// activities are the scaling activities that end instances, by instance;
+	// empty where none was found a moment ago.
 	activities remembered[string]
+	launches   launches
 }
 
 // NewAutoScaling makes the driver. It makes no request.

@@ -190,19 +190,59 @@ func TestAnUnknownActivityKeepsNoHostAlive(t *testing.T) {
 	}
 }
 
+// TestAnUnknownActivityIsNotAskedForAtEveryStep: an end is looked at every few
+// seconds, and Auto Scaling throttles.
+func TestAnUnknownActivityIsNotAskedForAtEveryStep(t *testing.T) {
+	for _, kind := range []simaws.FaultKind{simaws.Unauthorized, simaws.Stale} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorldOf(t, nil, func(g *simaws.Group) { g.TerminateHook = 15 * time.Minute })
+			if err := w.sim.Replace(w.first.ID); err != nil {
+				t.Fatal(err)
+			}
+			w.sim.Inject(simaws.Fault{Action: "DescribeScalingActivities", Kind: kind})
+			activity := ""
+			end := func(times int) (asked int) {
+				for range times {
+					receipt, err := w.driver.Terminate(t.Context(), w.first.ID, plainly)
+					if err != nil {
+						t.Fatal(err)
+					}
+					activity = receipt.ActivityID
+					wait(t, 5*time.Second)
+				}
+				for _, a := range actions(w.sim) {
+					if strings.HasPrefix(a, "DescribeScalingActivities") {
+						asked++
+					}
+				}
+				return asked
+			}
+			if asked := end(12); asked != 1 || activity != "" {
+				t.Errorf("%s: asked %d times within a minute, told %q, want once and nothing", kind, asked, activity)
+			}
+			if asked := end(12); asked != 2 || activity == "" {
+				t.Errorf("%s: asked %d times in two minutes, told %q, want twice and the activity", kind, asked, activity)
+			}
+		})
+	}
+}
+
 func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 	tests := map[string]struct {
 		min, ready, used int // used besides the one that ends
+		unfit            int // of the others
 		want             int // wanted afterwards
 	}{
-		"enough are left":           {1, 2, 0, 2},
-		"one would be missing":      {1, 3, 0, 3},
-		"the others are in use":     {1, 1, 2, 3},
-		"one other is in use":       {1, 1, 1, 2},
-		"nothing is wanted":         {1, 0, 2, 2},
-		"at its minimum size":       {3, 0, 0, 3},
-		"one above its minimum":     {2, 0, 0, 2},
-		"more wanted than there is": {1, 9, 0, 3},
+		"enough are left":           {1, 2, 0, 0, 2},
+		"one would be missing":      {1, 3, 0, 0, 3},
+		"the others are in use":     {1, 1, 2, 0, 3},
+		"one other is in use":       {1, 1, 1, 0, 2},
+		"nothing is wanted":         {1, 0, 2, 0, 2},
+		"at its minimum size":       {3, 0, 0, 0, 3},
+		"one above its minimum":     {2, 0, 0, 0, 2},
+		"more wanted than there is": {1, 9, 0, 0, 3},
+		"one other is unfit":        {1, 2, 0, 1, 3},
+		"one is wanted and fit":     {1, 1, 0, 1, 2},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -211,6 +251,9 @@ func TestShrinkingNeedsRoomAndAMetDemand(t *testing.T) {
 				d := &supervisor.Demand{Ready: tc.ready, Used: []string{w.first.ID}}
 				for _, in := range w.sim.Instances()[1 : 1+tc.used] {
 					d.Used = append(d.Used, in.ID)
+				}
+				for _, in := range w.sim.Instances()[1 : 1+tc.unfit] {
+					d.Unfit = append(d.Unfit, in.ID)
 				}
 				if _, err := w.driver.Terminate(t.Context(), w.first.ID, supervisor.TerminateOptions{Demand: d}); err != nil {
 					t.Fatal(err)

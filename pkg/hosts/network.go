@@ -16,13 +16,16 @@ import (
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// factsFor is how long what hardly changes is believed: whether a subnet is
-// private, which image a public parameter names, which activity ends a host.
-// After it, what cannot be
-// learned anew is unknown.
-const factsFor = 5 * time.Minute
+const (
+	// factsFor is how long what hardly changes is believed: whether a subnet is
+	// private, which image a public parameter names, which activity ends a host.
+	// After it, what cannot be learned anew is unknown.
+	factsFor = 5 * time.Minute
+	// missesFor is how long a question that was not answered is not repeated.
+	missesFor = time.Minute
+)
 
-// remembered keeps facts for [factsFor]. It is safe for concurrent use.
+// remembered keeps facts until they are too old. It is safe for concurrent use.
 type remembered[V any] struct {
 	mu  sync.Mutex
 	all map[string]fact[V]
@@ -30,24 +33,27 @@ type remembered[V any] struct {
 
 type fact[V any] struct {
 	value V
-	at    time.Time
+	until time.Time
 }
 
 func (r *remembered[V]) get(key string, now time.Time) (V, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f, ok := r.all[key]
-	return f.value, ok && now.Sub(f.at) < factsFor
+	return f.value, ok && now.Before(f.until)
 }
 
-func (r *remembered[V]) set(key string, value V, now time.Time) {
+// set keeps a fact for [factsFor].
+func (r *remembered[V]) set(key string, value V, now time.Time) { r.keep(key, value, now, factsFor) }
+
+func (r *remembered[V]) keep(key string, value V, now time.Time, life time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all == nil {
 		r.all = map[string]fact[V]{}
 	}
-	maps.DeleteFunc(r.all, func(_ string, f fact[V]) bool { return now.Sub(f.at) >= factsFor })
-	r.all[key] = fact[V]{value, now}
+	maps.DeleteFunc(r.all, func(_ string, f fact[V]) bool { return !now.Before(f.until) })
+	r.all[key] = fact[V]{value, now.Add(life)}
 }
 
 // addSubnets says of each instance whether its subnet is private.
@@ -76,8 +82,8 @@ func (a *AutoScaling) addSubnets(ctx context.Context, ids []string, into map[str
 }
 
 // learnSubnets: a subnet is private if it gives out no public address and its
-// route table leads to no internet gateway for the whole world. Without a table
-// of its own it follows the VPC's main table:
+// route table leads to no internet gateway. Without a table of its own it follows
+// the VPC's main table:
 // https://docs.aws.amazon.com/vpc/latest/userguide/subnet-route-tables.html
 func (a *AutoScaling) learnSubnets(ctx context.Context, ids []string) error {
 	found := map[string]types.Subnet{}
@@ -141,11 +147,13 @@ func tableOf(subnet, vpc string, own, main []types.RouteTable) (types.RouteTable
 	return main[i], true
 }
 
-// opensToInternet looks for a way to and from everywhere. An egress-only
-// gateway (eigw-) and a NAT gateway lead out alone.
+// opensToInternet: a subnet is private if it "does not have a direct route to an
+// internet gateway", whatever range or prefix list such a route is for: two halves
+// of the world are the world, and what a list holds changes without us.
+// https://docs.aws.amazon.com/vpc/latest/userguide/configure-subnets.html
+// An egress-only gateway (eigw-) and a NAT gateway lead out alone.
 func opensToInternet(t types.RouteTable) bool {
 	return slices.ContainsFunc(t.Routes, func(r types.Route) bool {
-		everywhere := aws.ToString(r.DestinationCidrBlock) == "0.0.0.0/0" || aws.ToString(r.DestinationIpv6CidrBlock) == "::/0"
-		return everywhere && strings.HasPrefix(aws.ToString(r.GatewayId), "igw-")
+		return strings.HasPrefix(aws.ToString(r.GatewayId), "igw-")
 	})
 }

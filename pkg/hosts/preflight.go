@@ -34,6 +34,7 @@ func (a *AutoScaling) Preflight(ctx context.Context) (supervisor.HostsPool, erro
 		}
 		pool.Groups = append(pool.Groups, supervisor.GroupView{
 			Name: name, Min: sizeOf(groups[i].MinSize), Desired: sizeOf(groups[i].DesiredCapacity), Max: sizeOf(groups[i].MaxSize),
+			InService: inService(groups[i]),
 		})
 		look.add(&pool, "group "+name)
 	}
@@ -68,6 +69,9 @@ func (a *AutoScaling) inspect(ctx context.Context, g types.AutoScalingGroup) (in
 	// Status is set while the group is being deleted: API reference of AutoScalingGroup.
 	if status := aws.ToString(g.Status); status != "" {
 		out.refuse("is not to stay (%s): name another group", status)
+	}
+	if late := a.lateness(g); late != "" {
+		out.note("%s", late)
 	}
 	a.inspectProcesses(&out, g)
 	if err := a.inspectWarmPool(ctx, &out, g); err != nil {

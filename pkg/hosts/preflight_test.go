@@ -1,6 +1,7 @@
 package hosts_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +52,8 @@ func TestPreflight(t *testing.T) {
 				if notes := strings.Join(pool.Notes, "\n"); (notes == "") != (tc.note == "") || !strings.Contains(notes, tc.note) {
 					t.Errorf("notes = %q, want %q", notes, tc.note)
 				}
-				if g.Name == groupName && (len(pool.Groups) != 1 || pool.Groups[0] != supervisor.GroupView{Name: groupName, Min: g.Min, Desired: g.Desired, Max: g.Max}) {
+				want := supervisor.GroupView{Name: groupName, Min: g.Min, Desired: g.Desired, Max: g.Max}
+				if g.Name == groupName && (len(pool.Groups) != 1 || !reflect.DeepEqual(pool.Groups[0], want)) {
 					t.Errorf("groups = %+v, want the sizes of %+v", pool.Groups, g)
 				}
 			})
@@ -251,6 +253,25 @@ func TestEnsureFillsGroupsInTheirOrder(t *testing.T) {
 		pool, err := driver.Preflight(t.Context())
 		if err != nil || len(pool.Groups) != 2 || pool.Groups[0].Desired != 6 || pool.Groups[1].Desired != 3 {
 			t.Errorf("groups = %+v, %v, want 6 and 3 wanted", pool.Groups, err)
+		}
+	})
+}
+
+// TestEnsureGoesOnWhenAGroupRefuses: the next group starts what the first did not.
+func TestEnsureGoesOnWhenAGroupRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		second := testGroup()
+		second.Name, second.Min, second.Desired = "second", 0, 0
+		w.sim.AddGroup(second)
+		driver := w.with(t, nil, func(_ *aws.Config, o *hosts.Options) { o.Groups = []string{groupName, "second"} })
+		w.sim.Inject(simaws.Fault{Action: "SetDesiredCapacity", Kind: simaws.Unauthorized})
+		if err := driver.Ensure(t.Context(), supervisor.Demand{Ready: 4}); code(err) != "AccessDenied" || !strings.Contains(err.Error(), groupName) {
+			t.Errorf("Ensure = %v, want AccessDenied for %s", err, groupName)
+		}
+		pool, err := driver.Preflight(t.Context())
+		if err != nil || pool.Groups[0].Desired != 2 || pool.Groups[1].Desired != 2 {
+			t.Errorf("groups = %+v, %v, want two wanted of each", pool.Groups, err)
 		}
 	})
 }

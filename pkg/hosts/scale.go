@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
@@ -60,16 +59,21 @@ func (a *AutoScaling) protect(ctx context.Context, id string) error {
 
 // Ensure raises the desired capacity of the groups, in their order, until so
 // many unclaimed hosts are there or on their way. It never lowers it and never
-// goes above a group's maximum size.
+// goes above a group's maximum size. A group that brings nobody into service is
+// not raised: it has more to launch than it can. What a group refuses the next
+// one is asked for; the errors come joined, and among them what keeps the demand
+// from being met.
 func (a *AutoScaling) Ensure(ctx context.Context, d supervisor.Demand) error {
 	groups, err := a.describeGroups(ctx)
 	if err != nil {
 		return fmt.Errorf("ensure %d hosts: %w", d.Ready, err)
 	}
-	missing := d.Ready - unclaimed(groups, d.Used)
+	have := a.supply(groups, d)
+	missing := d.Ready - have.ready
+	var problems []error
 	for _, name := range a.opt.Groups {
 		i := slices.IndexFunc(groups, func(g types.AutoScalingGroup) bool { return aws.ToString(g.AutoScalingGroupName) == name })
-		if i < 0 {
+		if i < 0 || have.late[name] != "" {
 			continue
 		}
 		desired := sizeOf(groups[i].DesiredCapacity)
@@ -78,12 +82,17 @@ func (a *AutoScaling) Ensure(ctx context.Context, d supervisor.Demand) error {
 			continue
 		}
 		if err := a.setDesired(ctx, name, desired+more); err != nil {
-			return fmt.Errorf("raise the desired capacity of %s to %d: %w", name, desired+more, err)
+			problems = append(problems, fmt.Errorf("raise the desired capacity of %s to %d: %w", name, desired+more, err))
+			continue
 		}
-		a.opt.Logger.Info("group raised", zap.String("group", name), zap.Int("from", desired), zap.Int("to", desired+more))
+		a.opt.Logger.Info("group raised", zap.String("group", name), zap.Int("from", desired), zap.Int("to", desired+more),
+			zap.Strings("unfit", have.unfit))
 		missing -= more
 	}
-	return nil
+	if missing > 0 {
+		problems = append(problems, have.shortage(missing)...)
+	}
+	return errors.Join(problems...)
 }
 
 func (a *AutoScaling) setDesired(ctx context.Context, group string, n int) error {
@@ -93,47 +102,4 @@ func (a *AutoScaling) setDesired(ctx context.Context, group string, n int) error
 		AutoScalingGroupName: aws.String(group), DesiredCapacity: aws.Int32(int32(n)), HonorCooldown: aws.Bool(false),
 	})
 	return because(callCtx, err)
-}
-
-// unclaimed counts hosts that serve nobody: members that stay and are not in
-// use, and those that the groups have still to launch.
-func unclaimed(groups []types.AutoScalingGroup, used []string) int {
-	n := 0
-	for _, g := range groups {
-		stay := 0
-		for _, in := range g.Instances {
-			if !stays(string(in.LifecycleState)) {
-				continue
-			}
-			stay++
-			if !slices.Contains(used, aws.ToString(in.InstanceId)) {
-				n++
-			}
-		}
-		n += max(sizeOf(g.DesiredCapacity)-stay, 0)
-	}
-	return n
-}
-
-// stays says that the group counts the member and does not end it: a member in
-// standby, in quarantine or whose root volume is being replaced serves nobody.
-func stays(lifecycle string) bool {
-	return lifecycle == lifecycleInService || strings.HasPrefix(lifecycle, "Pending")
-}
-
-// mayShrink says that the group can lose this member for good: it stays at or
-// above its minimum size, and enough hosts are left for what is wanted.
-func (a *AutoScaling) mayShrink(ctx context.Context, group string, d *supervisor.Demand) bool {
-	if d == nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, glance)
-	defer cancel()
-	groups, err := a.describeGroups(ctx)
-	if err != nil {
-		a.opt.Logger.Warn("end a host without making its group smaller", zap.Error(err))
-		return false
-	}
-	i := slices.IndexFunc(groups, func(g types.AutoScalingGroup) bool { return aws.ToString(g.AutoScalingGroupName) == group })
-	return i >= 0 && sizeOf(groups[i].DesiredCapacity) > sizeOf(groups[i].MinSize) && unclaimed(groups, d.Used) >= d.Ready
 }

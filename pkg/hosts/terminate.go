@@ -175,26 +175,39 @@ func code(err error) string {
 
 // activityOf is the scaling activity by which the group ends an instance that
 // we did not ask it to end, or whose answer was lost; empty when it is not
-// found. An activity names its instance in its description only:
+// found. Then it is not looked for again for [missesFor]: every step of a teardown
+// comes by here, and the call is throttled. An activity names its instance in its
+// description only:
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-verify-scaling-activity.html
 func (a *AutoScaling) activityOf(ctx context.Context, group, id string) string {
 	if known, ok := a.activities.get(id, time.Now()); ok {
 		return known
 	}
+	found, err := a.findActivity(ctx, group, id)
+	if err != nil {
+		a.opt.Logger.Warn("the activity that ends a host is unknown", zap.String("instance", id), zap.Error(err))
+	}
+	if found == "" {
+		a.activities.keep(id, "", time.Now(), missesFor)
+	} else {
+		a.activities.set(id, found, time.Now())
+	}
+	return found
+}
+
+func (a *AutoScaling) findActivity(ctx context.Context, group, id string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	out, err := a.groups.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: aws.String(group)})
 	if err != nil {
-		a.opt.Logger.Warn("the activity that ends a host is unknown", zap.String("instance", id), zap.Error(err))
-		return ""
+		return "", fmt.Errorf("describe scaling activities: %w", err)
 	}
 	for _, act := range out.Activities { // newest first
 		if what := aws.ToString(act.Description); strings.HasPrefix(what, "Terminating EC2 instance") && strings.Contains(what, id) {
-			a.activities.set(id, aws.ToString(act.ActivityId), time.Now())
-			return aws.ToString(act.ActivityId)
+			return aws.ToString(act.ActivityId), nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // look is the instance as EC2 shows it, zero when EC2 does not list it.

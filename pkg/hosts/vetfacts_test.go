@@ -56,6 +56,16 @@ func TestASubnetIsPrivateIfNothingLeadsInFromTheInternet(t *testing.T) {
 		}, runner.Pass},
 		"reaches one range by a gateway": {func(s *simaws.Server) {
 			s.SetRoutes(subnet, local, simaws.Route{Destination: "198.51.100.0/24", Gateway: "igw-1"})
+		}, runner.Fail},
+		"reaches the world by its two halves": {func(s *simaws.Server) {
+			s.SetRoutes(subnet, local, simaws.Route{Destination: "0.0.0.0/0", Gateway: "nat-1"},
+				simaws.Route{Destination: "0.0.0.0/1", Gateway: "igw-1"}, simaws.Route{Destination: "128.0.0.0/1", Gateway: "igw-1"})
+		}, runner.Fail},
+		"reaches a prefix list by a gateway": {func(s *simaws.Server) {
+			s.SetRoutes(subnet, local, simaws.Route{Destination: "pl-0a1b2c3d4e5f60718", Gateway: "igw-1"})
+		}, runner.Fail},
+		"reaches S3 by its endpoint": {func(s *simaws.Server) {
+			s.SetRoutes(subnet, local, simaws.Route{Destination: "pl-0a1b2c3d4e5f60718", Gateway: "vpce-1"})
 		}, runner.Pass},
 		"its own table is private": {func(s *simaws.Server) {
 			s.SetRoutes("", local, simaws.Route{Destination: "0.0.0.0/0", Gateway: "igw-1"})

@@ -258,6 +258,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 			}
 			views = append(views, v)
 		}
+		s.noteUnfit(hosts, time.Now())
 		s.hosts.Store(&views)
 		s.publishLocked()
 		return nil

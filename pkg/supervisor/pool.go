@@ -54,6 +54,20 @@ func (p *poolLooks) view() HostsPool {
 	return p.last
 }
 
+// inService are the instances that the groups say can serve, none when that was
+// not seen lately.
+func (p *poolLooks) inService(now time.Time) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, g := range p.last.Groups {
+		if now.Sub(p.at) < 2*preflightEvery {
+			out = append(out, g.InService...)
+		}
+	}
+	return out
+}
+
 // problems are what forbids new work. A pool that was never seen, or not for
 // too long, may be anything.
 func (p *poolLooks) problems(now time.Time) []string {
@@ -70,12 +84,17 @@ func (p *poolLooks) problems(now time.Time) []string {
 	return p.last.Problems
 }
 
-// preflight looks at the pool that hosts come from.
+// preflight looks at the pool that hosts come from. A look that panics has failed
+// like any other: the start waits for the first.
 func (s *Supervisor) preflight(ctx context.Context, _ runner.Task) (bool, error) {
 	if s.pool.fresh(time.Now()) {
 		return false, nil
 	}
-	pool, err := s.Hosts.Preflight(ctx)
+	var pool HostsPool
+	_, err := s.survive(func() (_ bool, err error) {
+		pool, err = s.Hosts.Preflight(ctx)
+		return false, err
+	})
 	s.pool.saw(pool, err, time.Now())
 	return false, err
 }
@@ -87,7 +106,7 @@ func (s *Supervisor) demand(ctx context.Context) (d *Demand, err error) {
 		return nil, nil
 	}
 	err = s.locked(ctx, func() error {
-		d = &Demand{Ready: s.state.Ready(time.Now(), s.Limits), Used: s.state.InUse()}
+		d = &Demand{Ready: s.state.Ready(time.Now(), s.Limits), Used: s.state.InUse(), Unfit: s.replaced()}
 		return nil
 	})
 	return d, err

@@ -319,7 +319,8 @@ type Hosts interface {
 	// receipt is valid beside an error.
 	Terminate(ctx context.Context, id string, opt TerminateOptions) (TerminateReceipt, error)
 	// Ensure makes the cloud launch hosts until the demand is met, within the
-	// pool's own bounds. It never ends one.
+	// pool's own bounds. It never ends one. It is an error when the demand stays
+	// unmet because hosts are not launched, or unfit ones take up their room.
 	Ensure(ctx context.Context, d Demand) error
 	// Preflight says whether the pool can keep the promise of one job to one host.
 	Preflight(ctx context.Context) (HostsPool, error)
@@ -328,10 +329,12 @@ type Hosts interface {
 }
 
 // Demand is how many unclaimed hosts are wanted. Used are the instances that
-// serve somebody or are being ended, and so do not count.
+// serve somebody or are being ended, Unfit those that have been of no use for too
+// long to be waited for. Neither count.
 type Demand struct {
 	Ready int
 	Used  []string
+	Unfit []string
 }
 
 // TerminateOptions say how a host is ended.
@@ -364,4 +367,6 @@ type GroupView struct {
 	Min     int    `json:"min"`
 	Desired int    `json:"desired"`
 	Max     int    `json:"max"`
+	// InService are the instances that the group says can serve.
+	InService []string `json:"inService,omitempty"`
 }

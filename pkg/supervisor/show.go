@@ -23,6 +23,10 @@ func (s *Supervisor) View() View {
 	if w := s.unheard.Load().warning(v.Now); w != "" {
 		v.Warnings = append(v.Warnings, w)
 	}
+	unfit := s.unfit.list()
+	for _, f := range unfit {
+		v.Warnings = append(v.Warnings, f.warning())
+	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
@@ -36,7 +40,7 @@ func (s *Supervisor) View() View {
 	}
 	if len(v.Hosts) > 0 && !slices.ContainsFunc(v.Hosts, func(h HostView) bool { return h.Vetted }) {
 		v.Why = append(v.Why, "no waiting host passes its checks")
-	} else if len(v.Hosts) == 0 {
+	} else if len(v.Hosts) == 0 && !s.starts(v.Pool, unfit) {
 		v.Why = append(v.Why, "no host is waiting: the group has to start one first")
 	}
 	if v.Capacity <= 0 {
@@ -44,6 +48,12 @@ func (s *Supervisor) View() View {
 	}
 	v.CanDeploy = len(v.Why) == 0
 	return v
+}
+
+// starts says that a host is launched for whoever comes, so that none has to wait
+// for them. Where those that were launched are of no use, the next may be as well.
+func (s *Supervisor) starts(pool HostsPool, useless []unfit) bool {
+	return s.Limits.Scales() && len(useless) == 0 && slices.ContainsFunc(pool.Groups, func(g GroupView) bool { return g.Desired < g.Max })
 }
 
 // pollStale is how old the last answered poll may be. A poll that may not be

@@ -102,6 +102,7 @@ type Supervisor struct {
 	gate  *gates
 	sight *sightings
 	pool  *poolLooks
+	unfit *unfits
 	// witnesses are the identity documents of hosts.
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
@@ -136,6 +137,7 @@ func New(opts Options, records []runner.Record) (*Supervisor, error) {
 		hearing:   make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
 		pool:      newPoolLooks(),
+		unfit:     newUnfits(),
 	}
 	for _, rec := range records {
 		if err := s.state.Apply(rec); err != nil {

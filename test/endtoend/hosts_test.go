@@ -7,10 +7,13 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/runnerward/runnerward/pkg/runner"
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/world"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // why says whether the status names this as speaking against a deploy.
@@ -187,6 +190,9 @@ func TestAHostBootsWhileTheDeploymentWaits(t *testing.T) {
 			if n := b.running(); n != 0 {
 				t.Errorf("%d hosts run while nothing waits, want none", n)
 			}
+			if v := b.view(); !v.CanDeploy {
+				t.Errorf("the status says that nobody can deploy, for %q: a host is started for who does", v.Why)
+			}
 			deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 10*time.Second), "carol")
 			began := time.Now()
 			pause(t.Context(), 9*time.Minute)
@@ -229,6 +235,54 @@ func TestWarmHostsAreKeptReady(t *testing.T) {
 			t.Errorf("%d hosts run in the end, want the two warm ones", n)
 		}
 	})
+}
+
+// TestAHostOfNoUseIsReplaced: an instance that never joins, and one whose node
+// somebody cordoned, serve nobody and stay. Ten minutes later another host is
+// ready in their place, the status names them, and no more are started.
+func TestAHostOfNoUseIsReplaced(t *testing.T) {
+	for name, spoil := range map[string]func(b *bench, in simaws.Instance) error{
+		"never joined": func(b *bench, in simaws.Instance) error {
+			b.world.Cluster.RemoveNode(in.PrivateDNS)
+			return nil
+		},
+		"cordoned": func(b *bench, in simaws.Instance) error {
+			nodes := b.world.Cluster.Client().CoreV1().Nodes()
+			node, err := nodes.Get(b.t.Context(), in.PrivateDNS, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			node.Spec.Unschedulable = true
+			_, err = nodes.Update(b.t.Context(), node, metav1.UpdateOptions{})
+			return err
+		},
+	} {
+		lim := func(l *runner.Limits) { l.Warm = 1 }
+		run(t, options{at: -1, limits: lim, group: func(g *simaws.Group) { g.Min, g.Desired, g.Max = 0, 0, 6 }}, func(t *testing.T, b *bench) {
+			ready := func() bool {
+				return slices.ContainsFunc(b.view().Hosts, func(h supervisor.HostView) bool { return h.Vetted })
+			}
+			b.until(name+": a host waits", 5*time.Minute, ready)
+			in := b.world.AWS.Instances()[0]
+			if err := spoil(b, in); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), 9*time.Minute)
+			if n := b.running(); n != 1 {
+				t.Errorf("%s: %d hosts run within the grace, want one", name, n)
+			}
+			b.until(name+": another host waits", 8*time.Minute, ready)
+			if v := b.view(); !slices.ContainsFunc(v.Warnings, func(w string) bool { return strings.Contains(w, in.ID) }) {
+				t.Errorf("%s: warnings = %q, want %s among them", name, v.Warnings, in.ID)
+			}
+			deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", time.Second), "carol")
+			b.until(name+": sealed", 20*time.Minute, func() bool { return b.sealed(deploy.JobID) != nil })
+			pause(t.Context(), 30*time.Minute)
+			if n := b.running(); n != 2 {
+				t.Errorf("%s: %d hosts run in the end, want the warm one and the one of no use", name, n)
+			}
+		})
+	}
 }
 
 // TestNoPodBeforeItsHostIsProtected: protection is refused for a while. The pod

@@ -119,7 +119,7 @@ func (s *Server) describeMembers(c call, kind FaultKind, now time.Time) (any, er
 	return respond(c, result), nil
 }
 
-func (s *Server) describeActivities(c call, _ FaultKind, _ time.Time) (any, error) {
+func (s *Server) describeActivities(c call, kind FaultKind, _ time.Time) (any, error) {
 	name, ids := c.form.Get("AutoScalingGroupName"), list(c.form, "ActivityIds.member")
 	if name != "" && s.group(name) == nil {
 		return nil, validation("AutoScalingGroup name not found - AutoScalingGroup '%s' not found", name)
@@ -127,7 +127,7 @@ func (s *Server) describeActivities(c call, _ FaultKind, _ time.Time) (any, erro
 	var found []*activity
 	// "Activities are sorted by start time, newest first."
 	for _, a := range slices.Backward(s.activities) {
-		if (name == "" || a.group == name) && (len(ids) == 0 || slices.Contains(ids, a.id)) {
+		if kind != Stale && (name == "" || a.group == name) && (len(ids) == 0 || slices.Contains(ids, a.id)) {
 			found = append(found, a)
 		}
 	}

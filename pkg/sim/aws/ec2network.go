@@ -17,7 +17,9 @@ const (
 )
 
 // Route is one way out of a subnet. Destination is a range of IPv4 or IPv6
-// addresses, Gateway the id of what is behind it: igw-…, nat-… or local.
+// addresses or the id of a prefix list (pl-…), Gateway the id of what is behind
+// it: igw-…, nat-…, vpce-… or local.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Route.html
 type Route struct{ Destination, Gateway string }
 
 // subnet is a subnet that some group names; own is nil when it follows the
@@ -168,6 +170,7 @@ type routeTableXML struct {
 type routeXML struct {
 	CIDR    string `xml:"destinationCidrBlock,omitempty"`
 	CIDR6   string `xml:"destinationIpv6CidrBlock,omitempty"`
+	Prefix  string `xml:"destinationPrefixListId,omitempty"`
 	Gateway string `xml:"gatewayId,omitempty"`
 	NAT     string `xml:"natGatewayId,omitempty"`
 	State   string `xml:"state"`
@@ -184,9 +187,12 @@ func routeTable(id string, routes []Route, a associationXML) routeTableXML {
 	t := routeTableXML{ID: id, VPC: vpcID, Associations: items[associationXML]{[]associationXML{a}}}
 	for _, r := range routes {
 		x := routeXML{State: "active"}
-		if strings.Contains(r.Destination, ":") {
+		switch {
+		case strings.HasPrefix(r.Destination, "pl-"):
+			x.Prefix = r.Destination
+		case strings.Contains(r.Destination, ":"):
 			x.CIDR6 = r.Destination
-		} else {
+		default:
 			x.CIDR = r.Destination
 		}
 		if strings.HasPrefix(r.Gateway, "nat-") {
