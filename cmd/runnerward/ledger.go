@@ -20,12 +20,12 @@ import (
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// openLedger opens the log and publishes its root.
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, logger *zap.Logger) ([]runner.Record, error) {
+// openLedger opens the log and publishes its root; away as in openLog.
+func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, away func(error)) ([]runner.Record, error) {
 	records, err := d.openLog(ctx, cfg, openers{
 		keys:  func(ctx context.Context) (*ledger.Keys, error) { return openKeys(ctx, cfg) },
 		store: func(ctx context.Context) (ledger.Store, func() error, error) { return openStore(ctx, cfg) },
-	}, logger)
+	}, away)
 	if err != nil {
 		return nil, err
 	}

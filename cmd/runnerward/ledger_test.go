@@ -47,7 +47,7 @@ func inKMSAt(t *testing.T, cfg *config.Config, server *httptest.Server, keys con
 func begin(t *testing.T, cfg *config.Config, n int) *daemon {
 	t.Helper()
 	d := &daemon{}
-	records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
+	records, err := d.openLedger(t.Context(), cfg, func(away error) { t.Error(away) })
 	if err != nil {
 		t.Fatal(err)
 	}

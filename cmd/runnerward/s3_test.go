@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
@@ -153,7 +151,7 @@ func TestTheDaemonGoesOnInABucketAndKeepsWhatIsInEffect(t *testing.T) {
 	until := ledger.RetainUntil(time.Now().AddDate(3, 0, 0), c.at.SlackDays)
 	d := &daemon{documents: [][]byte{[]byte("configuration"), []byte("policy"), []byte("root")}}
 	for starts := range 3 {
-		records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
+		records, err := d.openLedger(t.Context(), cfg, func(away error) { t.Error(away) })
 		if err != nil || len(records) != starts {
 			t.Fatalf("start %d: %d records, %v, want one of each start before", starts, len(records), err)
 		}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
@@ -29,8 +27,8 @@ type openers struct {
 // run into its process manager's limit of restarts and stay down when it is
 // back. That is so for a call to AWS that came to nothing, and for a store that
 // fails where there is a spool: without one it is a folder, and waiting mends
-// no folder.
-func (d *daemon) openLog(ctx context.Context, cfg *config.Config, open openers, logger *zap.Logger) ([]runner.Record, error) {
+// no folder. Before every wait, away is told why.
+func (d *daemon) openLog(ctx context.Context, cfg *config.Config, open openers, away func(error)) ([]runner.Record, error) {
 	opts := ledger.Options{Recorder: evidence.Recorder{ID: recorderID, Version: buildVersion()}}
 	if dir := cfg.Ledger.SpoolDir; dir != "" {
 		spool, err := ledger.OpenSpoolDir(dir)
@@ -47,7 +45,7 @@ func (d *daemon) openLog(ctx context.Context, cfg *config.Config, open openers, 
 		if !unanswered(err) && (d.spool == nil || !errors.Is(err, supervisor.ErrAway)) {
 			return nil, errors.Join(err, d.closeSpool())
 		}
-		logger.Error("the log's store or its keys are away; nothing is begun or ended before they are back", zap.Error(err))
+		away(err)
 		select {
 		case <-time.After(storeRetry):
 		case <-ctx.Done():

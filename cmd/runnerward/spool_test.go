@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/ledger"
@@ -42,7 +41,7 @@ func TestAStoreThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
+				began, told := time.Now(), error(nil)
 				store := ledgertest.NewMem(func(ledgertest.Op, string) (bool, error) {
 					if c.keys == nil && time.Since(began) < c.back {
 						return false, errDown
@@ -63,9 +62,12 @@ func TestAStoreThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 						return store, func() error { return nil }, nil
 					},
 				}
-				_, err := d.openLog(ctx, &config.Config{Ledger: config.Ledger{SpoolDir: c.spool}}, open, zap.NewNop())
+				_, err := d.openLog(ctx, &config.Config{Ledger: config.Ledger{SpoolDir: c.spool}}, open, func(away error) { told = away })
 				if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || time.Since(began) != c.want {
 					t.Errorf("openLog = %v after %s, want %v after %s", err, time.Since(began), c.err, c.want)
+				}
+				if why := cmp.Or(c.keys, errDown); c.want > 0 != errors.Is(told, why) {
+					t.Errorf("told that %v is away after %s of waiting, want %v", told, c.want, why)
 				}
 				if err := d.closeSpool(); err != nil && c.err == nil {
 					t.Error(err)
