@@ -31,6 +31,9 @@ const (
 	history = 24 * time.Hour
 	// shutdownGrace is how long open questions of agents may take at the end.
 	shutdownGrace = 5 * time.Second
+	// lastRecord is how long the last record may take at the end, above
+	// ledger.DefaultPatience for its segment and again for its checkpoint.
+	lastRecord = 25 * time.Second
 	// unboundPoll is how long a poll lasts while a runner waits for its job.
 	unboundPoll = 5 * time.Second
 	// podTTLSlack lets the supervisor end a job before the kubelet does.
@@ -50,10 +53,24 @@ type daemon struct {
 	admission  admission.Server
 }
 
+// close publishes the view, once nothing is written any more: a question whose
+// connection was cut off at the end is not over with it, and a log takes one
+// caller at a time. If one does not end, the view is published by the next start.
 func (d *daemon) close() error {
+	return errors.Join(d.closeLog(), d.closeStore(), d.closeSpool())
+}
+
+func (d *daemon) closeLog() error {
+	if d.supervisor != nil {
+		last, cancel := context.WithTimeout(context.Background(), lastRecord)
+		defer cancel()
+		if err := d.supervisor.Leave(last); err != nil {
+			return fmt.Errorf("close the ledger: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	return errors.Join(d.log.Close(ctx), d.closeStore(), d.closeSpool())
+	return d.log.Close(ctx)
 }
 
 // build makes the parts in the order of their dependence: the policy and the
