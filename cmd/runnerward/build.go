@@ -20,7 +20,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/runner"
-	"github.com/runnerward/runnerward/pkg/status"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 	"github.com/runnerward/runnerward/scaleset"
 )
@@ -32,6 +31,9 @@ const (
 	history = 24 * time.Hour
 	// shutdownGrace is how long open questions of agents may take at the end.
 	shutdownGrace = 5 * time.Second
+	// lastRecord is how long the last record may take at the end, above
+	// ledger.DefaultPatience for its segment and again for its checkpoint.
+	lastRecord = 25 * time.Second
 	// unboundPoll is how long a poll lasts while a runner waits for its job.
 	unboundPoll = 5 * time.Second
 	// podTTLSlack lets the supervisor end a job before the kubelet does.
@@ -49,18 +51,32 @@ type daemon struct {
 	cluster    *cluster.Cluster
 	supervisor *supervisor.Supervisor
 	admission  admission.Server
-	status     *status.Server
 }
 
+// close publishes the view, once nothing is written any more: a question whose
+// connection was cut off at the end is not over with it, and a log takes one
+// caller at a time. If one does not end, the view is published by the next start.
 func (d *daemon) close() error {
+	return errors.Join(d.closeLog(), d.closeStore(), d.closeSpool())
+}
+
+func (d *daemon) closeLog() error {
+	if d.supervisor != nil {
+		last, cancel := context.WithTimeout(context.Background(), lastRecord)
+		defer cancel()
+		if err := d.supervisor.Leave(last); err != nil {
+			return fmt.Errorf("close the ledger: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
-	return errors.Join(d.log.Close(ctx), d.closeStore(), d.closeSpool())
+	return d.log.Close(ctx)
 }
 
 // build makes the parts in the order of their dependence: the policy and the
 // log first, because without them nothing may be asked for at all.
-func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon, error) {
+// The status endpoint is already served, from front, which says how far it is.
+func build(ctx context.Context, cfg *config.Config, logger *zap.Logger, front *front) (*daemon, error) {
 	bundle, err := loadPolicy(cfg)
 	if err != nil {
 		return nil, failWith(exitUsage, err)
@@ -70,10 +86,14 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 		return nil, failWith(exitUsage, err)
 	}
 	d := &daemon{}
-	records, err := d.openLedger(ctx, cfg, logger)
+	records, err := d.openLedger(ctx, cfg, func(away error) {
+		front.waits(away)
+		logger.Error("the log's store or its keys are away; nothing is begun or ended before they are back", zap.Error(away))
+	})
 	if err != nil {
 		return nil, err
 	}
+	front.goesOn("the cluster, the cloud and GitHub are asked for what is needed")
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: bundle, Pool: cfg.RunnerPool(), Limits: cfg.RunnerLimits(), Rules: cfg.VetRules(),
 		Tick: cfg.Supervisor.Tick, CallTimeout: callTimeout, History: history,
@@ -92,11 +112,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	if err := d.connect(ctx, cfg, logger, &opts, hasUnfinished(records)); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	statusOpts, err := statusOptions(cfg, logger)
-	if err != nil {
-		return nil, errors.Join(err, d.close())
-	}
-	meter := &meter{}
+	meter := &meter{to: front.server}
 	opts.OnRecord = func(rec runner.Record, state *runner.State) {
 		meter.record(rec, state)
 		if rec.Event.Kind() == runner.KindRotated {
@@ -106,12 +122,10 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger) (*daemon
 	if d.supervisor, err = supervisor.New(opts, records); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	statusOpts.Source, statusOpts.Control = d.supervisor, d.supervisor
-	d.status = status.New(statusOpts)
-	meter.to = d.status
 	if d.admission, err = admissionServer(cfg, d.supervisor, logger); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	front.stands(d.supervisor)
 	return d, nil
 }
 

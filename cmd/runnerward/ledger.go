@@ -20,16 +20,14 @@ import (
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// openLedger opens the log and publishes its root.
-func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, logger *zap.Logger) ([]runner.Record, error) {
-	keys, err := openKeys(ctx, cfg)
+// openLedger opens the log and publishes its root; away as in openLog.
+func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, away func(error)) ([]runner.Record, error) {
+	records, err := d.openLog(ctx, cfg, openers{
+		keys:  func(ctx context.Context) (*ledger.Keys, error) { return openKeys(ctx, cfg) },
+		store: func(ctx context.Context) (ledger.Store, func() error, error) { return openStore(ctx, cfg) },
+	}, away)
 	if err != nil {
 		return nil, err
-	}
-	open := func(ctx context.Context) (ledger.Store, func() error, error) { return openStore(ctx, cfg) }
-	records, err := d.openLog(ctx, cfg, open, keys, logger)
-	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	if d.root, err = d.log.Root().Encode(); err == nil {
 		err = writeRoot(cfg.Ledger.RootFile, d.root)
@@ -41,7 +39,8 @@ func (d *daemon) openLedger(ctx context.Context, cfg *config.Config, logger *zap
 }
 
 // openKeys reads the signing keys from files, or asks KMS for them. A key in
-// KMS that cannot sign ends the start with a clear message.
+// KMS that cannot sign ends the start with a clear message; one whose KMS does
+// not answer is [unanswered].
 func openKeys(ctx context.Context, cfg *config.Config) (*ledger.Keys, error) {
 	if cfg.Ledger.KMS == (config.LedgerKMS{}) {
 		keys, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, time.Now().UTC())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/pem"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -28,16 +27,18 @@ func ledgerIn(dir string) *config.Config {
 // inKMS moves the keys of the configuration into this KMS, over TLS.
 func inKMS(t *testing.T, cfg *config.Config, service *kmstest.KMS, keys config.LedgerKMS) {
 	t.Helper()
+	server := httptest.NewTLSServer(service)
+	t.Cleanup(server.Close)
+	inKMSAt(t, cfg, server, keys)
+}
+
+// inKMSAt moves them to what this server serves.
+func inKMSAt(t *testing.T, cfg *config.Config, server *httptest.Server, keys config.LedgerKMS) {
+	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "a secret of the test")
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
-	server := httptest.NewTLSServer(service)
-	t.Cleanup(server.Close)
-	cfg.Hosts.CAFile = filepath.Join(t.TempDir(), "ca.pem")
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(cfg.Hosts.CAFile, ca, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cfg.Hosts.CAFile = caOf(t, server)
 	keys.Endpoint = server.URL
 	cfg.Ledger.KeysDir, cfg.Ledger.KMS = "", keys
 }
@@ -46,7 +47,7 @@ func inKMS(t *testing.T, cfg *config.Config, service *kmstest.KMS, keys config.L
 func begin(t *testing.T, cfg *config.Config, n int) *daemon {
 	t.Helper()
 	d := &daemon{}
-	records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
+	records, err := d.openLedger(t.Context(), cfg, func(away error) { t.Error(away) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,7 @@ func prepare(t *testing.T, dir string, app []byte) {
 	t.Helper()
 	ca := newAuthority(t, dir)
 	ca.issue(t, "server", "localhost")
+	ca.issue(t, "oncall", "oncall")
 	example, err := os.ReadFile("../../configs/runnerward.example.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"encoding/pem"
 	"io/fs"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
@@ -37,10 +33,6 @@ func newCloud(t *testing.T) cloud {
 	})
 	server := httptest.NewTLSServer(sim)
 	t.Cleanup(server.Close)
-	ca := filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "a secret of the test", "AWS_REGION": "",
 		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
@@ -49,7 +41,7 @@ func newCloud(t *testing.T) cloud {
 	}
 	return cloud{sim, config.S3{
 		Bucket: "evidence", Prefix: "prod", ViewBucket: "view", ViewPrefix: "tiles", Region: "us-east-1",
-		Endpoint: server.URL, CAFile: ca, BucketOwner: s3Account, SlackDays: 30,
+		Endpoint: server.URL, CAFile: caOf(t, server), BucketOwner: s3Account, SlackDays: 30,
 	}}
 }
 
@@ -159,7 +151,7 @@ func TestTheDaemonGoesOnInABucketAndKeepsWhatIsInEffect(t *testing.T) {
 	until := ledger.RetainUntil(time.Now().AddDate(3, 0, 0), c.at.SlackDays)
 	d := &daemon{documents: [][]byte{[]byte("configuration"), []byte("policy"), []byte("root")}}
 	for starts := range 3 {
-		records, err := d.openLedger(t.Context(), cfg, zap.NewNop())
+		records, err := d.openLedger(t.Context(), cfg, func(away error) { t.Error(away) })
 		if err != nil || len(records) != starts {
 			t.Fatalf("start %d: %d records, %v, want one of each start before", starts, len(records), err)
 		}

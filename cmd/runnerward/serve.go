@@ -147,12 +147,25 @@ func serve(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	daemon, err := build(ctx, cfg, logger)
+	return serveOn(ctx, cfg, logger, admissionListener, statusListener)
+}
+
+// serveOn serves on these listeners, which it closes. The status endpoint answers
+// from the first moment on, the admission API once there is a supervisor.
+func serveOn(ctx context.Context, cfg *config.Config, logger *zap.Logger, admissionListener, statusListener net.Listener) error {
+	front, err := newFront(cfg, logger)
 	if err != nil {
 		return errors.Join(err, admissionListener.Close(), statusListener.Close())
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return daemon.status.Serve(ctx, statusListener) })
+	group.Go(func() error { return front.server.Serve(ctx, statusListener) })
+	daemon, err := build(ctx, cfg, logger, front)
+	if err != nil {
+		stop()
+		return errors.Join(err, group.Wait(), admissionListener.Close())
+	}
 	group.Go(func() error { return daemon.admission.Serve(ctx, admissionListener) })
 	group.Go(func() error {
 		_ = daemon.cluster.Run(ctx) // ends with the context and has nothing else to say

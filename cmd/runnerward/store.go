@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/config"
@@ -14,7 +18,6 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/ledger/s3store"
 	"github.com/runnerward/runnerward/pkg/runner"
-	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 const (
@@ -43,19 +46,31 @@ func openStore(ctx context.Context, cfg *config.Config) (store ledger.Store, clo
 		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
 	}
 	if err := s.Check(ctx); err != nil {
-		if unanswered(err) {
-			err = fmt.Errorf("%w: %w", supervisor.ErrAway, err)
-		}
 		return nil, nil, fmt.Errorf("ledger.s3: %w", err)
 	}
 	return s, func() error { return nil }, nil
 }
 
-// unanswered says that a call to AWS came to nothing that waiting does not mend.
+// unanswered says that a call to AWS came to nothing that may pass by itself:
+// no whole answer, a server's failure, or being asked to slow down. The status
+// decides, and not the error's own word whose fault it is: errors that the
+// service's model does not list, as all of these of S3, have none.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+// https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html
 func unanswered(err error) bool {
-	_, called := errors.AsType[*smithy.OperationError](err)
-	api, answered := errors.AsType[smithy.APIError](err)
-	return called && (!answered || api.ErrorFault() == smithy.FaultServer)
+	if _, called := errors.AsType[*smithy.OperationError](err); !called {
+		return false
+	}
+	for _, codes := range []map[string]struct{}{retry.DefaultThrottleErrorCodes, retry.DefaultRetryableErrorCodes} {
+		if (retry.RetryableErrorCode{Codes: codes}).IsErrorRetryable(err) == aws.TrueTernary {
+			return true // of status 400 or so
+		}
+	}
+	status := 0
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		status = response.HTTPStatusCode() // 0 when no connection was made
+	}
+	return status < http.StatusMultipleChoices || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 }
 
 // s3Place says where S3 answers.
@@ -63,12 +78,12 @@ type s3Place struct{ Region, Endpoint, CAFile string }
 
 // openS3 makes a store. Servers other than AWS want the bucket in the path.
 func openS3(ctx context.Context, p s3Place, o s3store.Options) (*s3store.Store, error) {
-	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: p.Region, Endpoint: p.Endpoint, CAFile: p.CAFile})
+	cfg, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: p.Region, Endpoint: p.Endpoint, CAFile: p.CAFile})
 	if err != nil {
 		return nil, err
 	}
 	o.PathStyle = p.Endpoint != ""
-	return s3store.New(aws, o), nil
+	return s3store.New(cfg, o), nil
 }
 
 // keep makes the documents in effect stay for as long as if they were written

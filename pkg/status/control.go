@@ -60,7 +60,7 @@ func (s *Server) control(operate func(ctx context.Context, by string, body io.Re
 		status := http.StatusServiceUnavailable
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			status = refused.status
-		} else {
+		} else if !errors.Is(err, ErrUntouched) {
 			err = fmt.Errorf("it may or may not be in the ledger, look at /statusz before repeating it: %w", err)
 		}
 		if status == http.StatusUnauthorized {

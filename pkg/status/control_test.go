@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -127,17 +128,26 @@ func TestControlIsNeverReadOnly(t *testing.T) {
 
 func TestAFailedFreezeIsNotCalledFrozen(t *testing.T) {
 	w := start(t, healthy(), "oncall")
-	w.lever.err = errors.New("append: disk full")
-	got := w.do(t, w.client(w.issue(t, "oncall", "oncall")), http.MethodPost, "/v1/freeze", `{"reason":"x"}`, "Content-Type", asJSON)
-	var body struct {
-		OK    bool
-		Error string
-	}
-	if err := json.Unmarshal([]byte(got.body), &body); err != nil {
-		t.Fatal(err)
-	}
-	if got.code != 503 || body.OK || !strings.Contains(body.Error, "may or may not") || !strings.Contains(body.Error, "disk full") {
-		t.Errorf("POST /v1/freeze = %d %+v, want 503 and the doubt", got.code, body)
+	for _, tc := range []struct {
+		err   error
+		says  string
+		doubt bool
+	}{
+		{errors.New("append: disk full"), "disk full", true},
+		{fmt.Errorf("%w: the daemon starts", status.ErrUntouched), "nothing was recorded: the daemon starts", false},
+	} {
+		w.lever.err = tc.err
+		got := w.do(t, w.client(w.issue(t, "oncall", "oncall")), http.MethodPost, "/v1/freeze", `{"reason":"x"}`, "Content-Type", asJSON)
+		var body struct {
+			OK    bool
+			Error string
+		}
+		if err := json.Unmarshal([]byte(got.body), &body); err != nil {
+			t.Fatal(err)
+		}
+		if got.code != 503 || body.OK || strings.Contains(body.Error, "may or may not") != tc.doubt || !strings.Contains(body.Error, tc.says) {
+			t.Errorf("POST /v1/freeze = %d %+v, want 503, %q, doubt %t", got.code, body, tc.says, tc.doubt)
+		}
 	}
 }
 

@@ -25,9 +25,12 @@ type Source interface {
 	View() supervisor.View
 }
 
+// ErrUntouched is in an error of a [Control] that recorded nothing.
+var ErrUntouched = errors.New("nothing was recorded")
+
 // Control is what an operator may change. Both calls return nil only when the
-// change is durable in the ledger; on an error it may or may not be. They are
-// safe for concurrent use and may be repeated.
+// change is durable in the ledger; on an error other than [ErrUntouched] it may
+// or may not be. They are safe for concurrent use and may be repeated.
 type Control interface {
 	Freeze(ctx context.Context, by, reason string) error
 	Unfreeze(ctx context.Context, by string) error

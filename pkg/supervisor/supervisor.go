@@ -206,6 +206,19 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return err
 }
 
+// Leave waits for whoever writes to the ledger, and sees to it that nobody does
+// again: it takes the turn for good, and a call that needs it fails when its
+// context ends. It is for the time after Run, when questions may still be under
+// way. With an error the ledger is still being written and must not be closed.
+func (s *Supervisor) Leave(ctx context.Context) error {
+	select {
+	case <-s.turn:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a record is still being written: %w", context.Cause(ctx))
+	}
+}
+
 // open records that this daemon writes from here on, and lets new keys take
 // over. It keeps trying while the ledger or the keys are away: until then
 // nothing else happens.

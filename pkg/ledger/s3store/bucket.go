@@ -80,7 +80,7 @@ func (s *Store) checkView(ctx context.Context) error {
 	c, err := s.lockConfiguration(ctx, s.ViewBucket)
 	switch {
 	case err != nil:
-		return s.explain("ask for the Object Lock of bucket", s.ViewBucket, err)
+		return s.explainAt(s.ViewBucket, "ask for the Object Lock of bucket", s.ViewBucket, err)
 	case c != nil && c.Rule != nil && c.Rule.DefaultRetention != nil:
 		return fmt.Errorf("bucket %s locks every object by default, and the view in it is rewritten with every record: give the view a bucket without Object Lock", s.ViewBucket)
 	}

@@ -110,7 +110,8 @@ func TestABucketThatIsNotFitIsRefusedWithHowToMendIt(t *testing.T) {
 		"an ordinary bucket":    {sims3.Bucket{Owner: account}, sims3.Bucket{Owner: account}, []string{"put-bucket-versioning --bucket evidence", "put-object-lock-configuration --bucket evidence "}},
 		"versions and no lock":  {sims3.Bucket{Owner: account, Versioned: true}, sims3.Bucket{Owner: account}, []string{"put-object-lock-configuration --bucket evidence "}},
 		"a view that is locked": {sims3.Bucket{Owner: account, Versioned: true, Locked: true}, sims3.Bucket{Owner: account, Versioned: true, Locked: true, DefaultDays: 1}, []string{"bucket evidence-view locks every object"}},
-		"somebody else's":       {sims3.Bucket{Owner: "999999999999", Versioned: true, Locked: true}, sims3.Bucket{Owner: account}, []string{"bucketOwner"}},
+		"somebody else's":       {sims3.Bucket{Owner: "999999999999", Versioned: true, Locked: true}, sims3.Bucket{Owner: account}, []string{"iam-policy.json on bucket evidence,", "bucketOwner"}},
+		"somebody else's view":  {sims3.Bucket{Owner: account, Versioned: true, Locked: true}, sims3.Bucket{Owner: "999999999999"}, []string{"iam-policy.json on bucket evidence-view,"}},
 	} {
 		w := newWorld(t, sims3.New(map[string]sims3.Bucket{evidenceBucket: tc.evidence, viewBucket: tc.view}))
 		err := w.store(options()).Check(t.Context())
@@ -124,10 +125,16 @@ func TestABucketThatIsNotFitIsRefusedWithHowToMendIt(t *testing.T) {
 			}
 		}
 	}
-	opts := options()
-	opts.Bucket = "elsewhere"
-	if err := newWorld(t, sims3.New(buckets())).store(opts).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "there is no bucket elsewhere") {
-		t.Errorf("Check of a bucket that does not exist = %v, want that", err)
+	for name, change := range map[string]func(*s3store.Options){
+		"of the log":  func(o *s3store.Options) { o.Bucket = "elsewhere" },
+		"of the view": func(o *s3store.Options) { o.ViewBucket = "elsewhere" },
+	} {
+		opts := options()
+		change(&opts)
+		err := newWorld(t, sims3.New(buckets())).store(opts).Check(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "there is no bucket elsewhere") || strings.Contains(err.Error(), "no bucket evidence") {
+			t.Errorf("Check of a bucket %s that does not exist = %v, want that", name, err)
+		}
 	}
 }
 
