@@ -37,10 +37,11 @@ func (l *Log) patient(ctx context.Context) (context.Context, context.CancelFunc)
 		fmt.Errorf("the log's store did not answer within %s", l.options.Patience))
 }
 
-// away says that this failure of the store is one that the spool is for:
-// not a fence, and not a caller who went away.
+// away says that this failure of the store is one that the spool is for: not a
+// fence, and not a caller who went away or whose time was over, which says
+// nothing of the store. A record that was begun is then pending, for Recover.
 func (l *Log) away(ctx context.Context, err error) bool {
-	return l.options.Spool != nil && !errors.Is(err, supervisor.ErrFenced) && !errors.Is(err, errKeys) && !errors.Is(ctx.Err(), context.Canceled)
+	return l.options.Spool != nil && ctx.Err() == nil && !errors.Is(err, supervisor.ErrFenced) && !errors.Is(err, errKeys)
 }
 
 // keep puts the pending record into the spool, because of this failure of the
