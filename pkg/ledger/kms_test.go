@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // inKMS are the keys of a log with these ARNs, the record key and the
@@ -227,4 +229,47 @@ func TestKeysMayMoveFromFilesToKMS(t *testing.T) {
 	}
 	clean(t, mem.FS(), oldRoot)
 	clean(t, mem.FS(), log.Root())
+}
+
+// TestALogWhoseFirstRecordIsInTheSpoolStartsAgain: the store took what is in
+// effect and then went away under the first record of all. The key is valid
+// since that record, and not since the start that finds it.
+func TestALogWhoseFirstRecordIsInTheSpoolStartsAgain(t *testing.T) {
+	service := kmstest.New()
+	cfg := service.Config(t)
+	arns := []string{service.Create(t, "ECC_NIST_P256"), service.Create(t, "ECC_NIST_EDWARDS25519")}
+	for name, first := range map[string]func(*ledger.Log) error{
+		"opened": func(log *ledger.Log) error { return began(t, log, later(0)) },
+		"names no key": func(log *ledger.Log) error {
+			_, err := log.Append(t.Context(), later(0), runner.Heartbeat{})
+			return err
+		},
+	} {
+		mem := ledgertest.NewMem(func(op ledgertest.Op, name string) (bool, error) {
+			if op == ledgertest.OpCreate && strings.HasPrefix(name, evidence.SegmentFolder) {
+				return false, errDown
+			}
+			return true, nil
+		})
+		spool := ledgertest.NewMemSpool(nil)
+		log, _, err := ledger.Open(t.Context(), mem, inKMS(t, cfg, later(0), arns...), spoolOptions(spool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first(log); !errors.Is(err, errDown) {
+			t.Fatalf("%s: Append = %v, want the store to be away", name, err)
+		}
+		if recs, err := log.Recover(t.Context()); len(recs) != 1 || !errors.Is(err, supervisor.ErrAway) {
+			t.Fatalf("%s: Recover = %v, %v, want the record in the spool", name, recs, err)
+		}
+		mem = mem.With(nil)
+		again, records, err := ledger.Open(t.Context(), mem, inKMS(t, cfg, later(60), arns...), spoolOptions(spool))
+		if err != nil || len(records) != 1 {
+			t.Fatalf("%s: Open = %d records, %v, want the first record", name, len(records), err)
+		}
+		if from := again.Root().RecordKeys[0].From; !from.Equal(later(0)) {
+			t.Errorf("%s: the key is valid from %s, want %s", name, from, later(0))
+		}
+		clean(t, mem.FS(), again.Root())
+	}
 }
