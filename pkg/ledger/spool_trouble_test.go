@@ -89,8 +89,9 @@ func TestAStoreThatHangsCostsPatienceOnce(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := a.log.Recover(gone); err == nil || errors.Is(err, supervisor.ErrAway) {
-			t.Errorf("Recover of a caller who went away = %v, want nothing said of the store", err)
+		why := a.log.Spool().Problem
+		if _, err := a.log.Recover(gone); !errors.Is(err, supervisor.ErrAway) || a.log.Spool().Problem != why {
+			t.Errorf("Recover of a caller who went away = %v because of %v, want that records wait because of %v", err, a.log.Spool().Problem, why)
 		}
 	})
 }
