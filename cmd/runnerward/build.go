@@ -112,12 +112,10 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger, front *f
 	if err := d.connect(ctx, cfg, logger, &opts, hasUnfinished(records)); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	meter := &meter{to: front.server}
+	meter, publishRoot := &meter{to: front.server}, d.rootFollower(cfg, logger)
 	opts.OnRecord = func(rec runner.Record, state *runner.State) {
 		meter.record(rec, state)
-		if rec.Event.Kind() == runner.KindRotated {
-			d.publishRoot(cfg, logger)
-		}
+		publishRoot(rec)
 	}
 	if d.supervisor, err = supervisor.New(opts, records); err != nil {
 		return nil, errors.Join(err, d.close())

@@ -107,6 +107,20 @@ func kmsSigners(ctx context.Context, cfg *config.Config) (ledger.Signers, error)
 	return signers, nil
 }
 
+// rootFollower publishes the root after a handover, when all of it is in the
+// store: a root must not name a handover that the log may come to lack because
+// another writer took its place.
+func (d *daemon) rootFollower(cfg *config.Config, logger *zap.Logger) func(runner.Record) {
+	due := false
+	return func(rec runner.Record) {
+		due = due || rec.Event.Kind() == runner.KindRotated
+		if due && d.log.Spool().Waiting == 0 {
+			due = false
+			d.publishRoot(cfg, logger)
+		}
+	}
+}
+
 // publishRoot writes the root after keys have changed. A failure waits for the
 // next start, which writes it too; the old root verifies the log as well.
 func (d *daemon) publishRoot(cfg *config.Config, logger *zap.Logger) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -12,8 +14,11 @@ import (
 	"github.com/runnerward/runnerward/pkg/config"
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/kms/kmstest"
+	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/runner/runnertest"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // ledgerIn is the configuration of a ledger in this folder with keys in files.
@@ -63,14 +68,13 @@ func begin(t *testing.T, cfg *config.Config, n int) *daemon {
 			t.Fatal(err)
 		}
 	}
-	e := runner.Event(opened)
+	e, publishRoot := runner.Event(opened), d.rootFollower(cfg, zap.NewNop())
 	for e != nil {
-		if _, err := d.log.Append(t.Context(), at, e); err != nil {
+		rec, err := d.log.Append(t.Context(), at, e)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Kind() == runner.KindRotated {
-			d.publishRoot(cfg, zap.NewNop())
-		}
+		publishRoot(rec)
 		if e, err = d.log.Rotation(t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
@@ -172,4 +176,63 @@ func TestAKeyInKMSThatWillNotDoEndsTheStart(t *testing.T) {
 
 func TestVersionSaysWhichFIPSModuleRuns(t *testing.T) {
 	call(t, "version").want(t, exitOK, "runnerward ", "FIPS 140-3 module "+fips().Module+", "+map[bool]string{true: "on", false: "off"}[fips().Enabled])
+}
+
+// TestARootNamesNoHandoverThatTheStoreLacks: it waits in the spool, and another
+// writer could still take its place.
+func TestARootNamesNoHandoverThatTheStoreLacks(t *testing.T) {
+	cfg, down := ledgerIn(t.TempDir()), false
+	if _, err := ledger.OpenKeys(cfg.Ledger.KeysDir, cfg.Ledger.Origin, runnertest.Start()); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(cfg.Ledger.KeysDir, ledger.RecordKeyFile)
+	if err := os.Rename(file, filepath.Join(cfg.Ledger.KeysDir, ledger.PreviousRecordKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := openKeys(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := ledgertest.NewMem(func(op ledgertest.Op, _ string) (bool, error) {
+		if down && op == ledgertest.OpCreate {
+			return false, errors.New("503 Service Unavailable")
+		}
+		return true, nil
+	})
+	log, _, err := ledger.Open(t.Context(), store, keys, ledger.Options{
+		Recorder: evidence.Recorder{ID: recorderID, Version: "v1"}, Spool: ledgertest.NewMemSpool(nil),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{log: log}
+	publishRoot := d.rootFollower(cfg, zap.NewNop())
+	handover, err := log.Rotation(t.Context(), runnertest.Start())
+	if err != nil {
+		t.Fatal(err)
+	}
+	down = true
+	if _, err := log.Append(t.Context(), runnertest.Start(), handover); err == nil {
+		t.Fatal("Append = nil, want the store to be away")
+	}
+	recs, err := log.Recover(t.Context())
+	if len(recs) != 1 || !errors.Is(err, supervisor.ErrAway) {
+		t.Fatalf("Recover = %v, %v, want the handover in the spool", recs, err)
+	}
+	publishRoot(recs[0])
+	if b, err := os.ReadFile(cfg.Ledger.RootFile); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("while the handover waits, root.json is %s, %v, want none", b, err)
+	}
+	down = false
+	if _, err := log.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := log.Append(t.Context(), runnertest.Start(), runner.Heartbeat{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishRoot(rec)
+	if root := readRoot(t, cfg); len(root.RecordKeys) != 2 {
+		t.Errorf("with the handover in the store, root.json = %+v, want both keys", root)
+	}
 }

@@ -125,6 +125,57 @@ func TestWhatIsInEffectIsKeptForItsLastDay(t *testing.T) {
 	}
 }
 
+// TestADaemonThatIsDownUsesNoDocument: it was down for weeks, and what the next
+// one writes before it says that others are in effect is no use of the old
+// ones, which nobody kept meanwhile. A daemon that goes on after a silence uses
+// them.
+func TestADaemonThatIsDownUsesNoDocument(t *testing.T) {
+	for name, tc := range map[string]struct {
+		restarted bool
+		findings  int
+	}{"started with others": {true, 0}, "goes on": {false, 1}} {
+		t.Run(name, func(t *testing.T) {
+			f := newForge(t)
+			root, err := f.putBlob(encoded(t, f.root))
+			if err != nil {
+				t.Fatal(err)
+			}
+			open := func(config string) runner.Opened {
+				d, err := f.putBlob([]byte(config))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return runner.Opened{Version: "v1", Instance: "x", ConfigDigest: d, PolicyDigest: d, RootDigest: root}
+			}
+			older, newer := open("older"), open("newer")
+			start := runnertest.Start()
+			end := start.AddDate(0, 0, 40)
+			last := runner.Event(runner.Heartbeat{})
+			if tc.restarted {
+				last = newer
+			}
+			for i, e := range []runner.Event{
+				older, runner.Heartbeat{}, runner.Gap{Since: start, Until: end},
+				runner.Spooled{First: 1, Last: 1, Count: 1, Since: start, Until: end}, last,
+			} {
+				at := start
+				if i > 1 {
+					at = end
+				}
+				if _, err := f.append(at, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := shelved(f, end.AddDate(6, 0, 0))
+			s[evidence.BlobName(older.ConfigDigest)] = evidence.Object{Versions: 1, Compliance: true, RetainUntil: start.AddDate(6, 0, 0)}
+			rep, err := evidence.VerifyOptions{Objects: s}.Verify(f.files, f.root)
+			if err != nil || len(rep.Findings) != tc.findings {
+				t.Errorf("Verify = %v, %v, want %d findings", rep.Findings, err, tc.findings)
+			}
+		})
+	}
+}
+
 func TestABucketWithoutLocksIsNotAFindingForEveryObject(t *testing.T) {
 	f := newForge(t)
 	s := f.script()

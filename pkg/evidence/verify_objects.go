@@ -102,7 +102,9 @@ func alike(all []Finding) (kept []Finding) {
 }
 
 // lastUses is the time of the last record that rests on each object. A
-// document that is in effect is used until the next one takes its place.
+// document that is in effect is used until the next one takes its place, or
+// until the last record before a silence that the next start broke: a daemon
+// that is down works by no document, and keeps none.
 func (v *verification) lastUses() map[string]time.Time {
 	uses := map[string]time.Time{}
 	use := func(name string, at time.Time) {
@@ -111,6 +113,7 @@ func (v *verification) lastUses() map[string]time.Time {
 		}
 	}
 	var inEffect []runner.Digest
+	silent := false // no record since what says that there was a silence or an outage
 	for _, rec := range v.report.Records {
 		if segment, ok := v.files[int64(rec.Index)]; ok {
 			use(segment, rec.At)
@@ -118,15 +121,24 @@ func (v *verification) lastUses() map[string]time.Time {
 		if name, ok := v.checkpoints[rec.Index+1]; ok {
 			use(name, rec.At)
 		}
+		switch rec.Event.(type) {
+		case runner.Gap, runner.Spooled: // which the next daemon writes before it opens the log
+			silent = true
+		case runner.Opened:
+		default:
+			silent = false
+		}
 		for _, d := range inEffect {
-			use(BlobName(d), rec.At)
+			if !silent {
+				use(BlobName(d), rec.At)
+			}
 		}
 		rests := inputs(rec.Event)
 		for _, d := range rests {
 			use(BlobName(d), rec.At)
 		}
 		if _, opened := rec.Event.(runner.Opened); opened {
-			inEffect = rests
+			inEffect, silent = rests, false
 		}
 	}
 	return uses

@@ -37,10 +37,11 @@ func (l *Log) patient(ctx context.Context) (context.Context, context.CancelFunc)
 		fmt.Errorf("the log's store did not answer within %s", l.options.Patience))
 }
 
-// away says that this failure of the store is one that the spool is for:
-// not a fence, and not a caller who went away.
+// away says that this failure of the store is one that the spool is for: not a
+// fence, and not a caller who went away or whose time was over, which says
+// nothing of the store. A record that was begun is then pending, for Recover.
 func (l *Log) away(ctx context.Context, err error) bool {
-	return l.options.Spool != nil && !errors.Is(err, supervisor.ErrFenced) && !errors.Is(err, errKeys) && !errors.Is(ctx.Err(), context.Canceled)
+	return l.options.Spool != nil && ctx.Err() == nil && !errors.Is(err, supervisor.ErrFenced) && !errors.Is(err, errKeys)
 }
 
 // keep puts the pending record into the spool, because of this failure of the
@@ -76,13 +77,32 @@ func (l *Log) drain(ctx context.Context) error {
 		if err == nil {
 			l.queue = l.queue[1:]
 		}
-		l.problem = err
+		if err == nil || ctx.Err() == nil {
+			l.problem = err
+		}
 		l.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		l.told(p.record.Event)
 	}
+	return nil
+}
+
+// mustSign makes sure, after a record could not be signed, that the next one
+// can be: else nothing would be found wrong until the next append, and nothing
+// else is unsettled then.
+func (l *Log) mustSign(ctx context.Context) error {
+	if l.unsigned == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Patience,
+		fmt.Errorf("the log's record key did not sign within %s", l.options.Patience))
+	defer cancel()
+	if err := l.keys.try(ctx, l.verifier.InForce(runner.RecordKey)); err != nil {
+		return fmt.Errorf("%w: %w", errKeys, err)
+	}
+	l.unsigned = nil
 	return nil
 }
 

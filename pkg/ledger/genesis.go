@@ -27,17 +27,17 @@ const openings = 16
 // say since when it is valid is so since the first record.
 func (o *opening) genesis(ctx context.Context) (evidence.Root, error) {
 	root := o.keys.Root()
-	names, err := o.store.List(ctx, evidence.SegmentFolder)
+	count, read, err := o.firsts(ctx)
 	if err != nil {
 		return root, err
 	}
 	var first time.Time
-	for _, name := range names[:min(len(names), openings)] {
-		b, err := o.store.Read(ctx, name)
+	for i := range min(count, openings) {
+		envelope, err := read(i)
 		if err != nil {
 			return root, err
 		}
-		at, digest := peek(b)
+		at, digest := peek(envelope)
 		if first.IsZero() {
 			first = at
 		}
@@ -49,6 +49,27 @@ func (o *opening) genesis(ctx context.Context) (evidence.Root, error) {
 		root.RecordKeys[0].From = first
 	}
 	return root, nil
+}
+
+// firsts is how to read the records that the log begins with. Of a log whose
+// very first ones did not reach the store they are in the spool.
+func (o *opening) firsts(ctx context.Context) (count int, read func(i int) (envelope []byte, err error), err error) {
+	names, err := o.store.List(ctx, evidence.SegmentFolder)
+	if err != nil || len(names) > 0 || o.options.Spool == nil {
+		return len(names), func(i int) ([]byte, error) {
+			segment, err := o.store.Read(ctx, names[i])
+			if err != nil {
+				return nil, err
+			}
+			entries, err := evidence.Entries(segment)
+			if err != nil || len(entries) == 0 {
+				return nil, nil // which is found, and told, when it is read
+			}
+			return entries[0], nil
+		}, err
+	}
+	indexes, err := o.options.Spool.List()
+	return len(indexes), func(i int) ([]byte, error) { return o.options.Spool.Read(indexes[i]) }, err
 }
 
 func (k *Keys) oldest() *recordKey {
@@ -77,15 +98,11 @@ func (o *opening) namedRoot(ctx context.Context, digest runner.Digest) (evidence
 	return root, nil
 }
 
-// peek reads the time of a segment's first record and the root that it names,
-// if any. It checks nothing: what is wrong is found when the records are read.
-func peek(segment []byte) (at time.Time, root runner.Digest) {
-	entries, err := evidence.Entries(segment)
-	if err != nil || len(entries) == 0 {
-		return at, ""
-	}
+// peek reads the time of a record and the root that it names, if any. It checks
+// nothing: what is wrong is found when the records are read.
+func peek(envelope []byte) (at time.Time, root runner.Digest) {
 	var env evidence.Envelope
-	if err := json.Unmarshal(entries[0], &env); err != nil {
+	if err := json.Unmarshal(envelope, &env); err != nil {
 		return at, ""
 	}
 	payload, err := base64.StdEncoding.DecodeString(env.Payload)

@@ -31,7 +31,9 @@ const (
 	RecordKeyFile = "records.pem"
 	// LogKeyFile signs checkpoints: Ed25519 in the skey form of signed notes.
 	LogKeyFile = "checkpoints.skey"
-	// A key that was renamed to one of these hands over to a new one.
+	// A key that was renamed to one of these hands over to a new one. It is in
+	// force until the log holds the handover: what is there must never be
+	// replaced, see docs/keys.md.
 	PreviousRecordKeyFile = "records-previous.pem"
 	PreviousLogKeyFile    = "checkpoints-previous.skey"
 )

@@ -164,6 +164,20 @@ func (k *Keys) recordSigner(id string) (*recordKey, error) {
 	return nil, notHeld(runner.RecordKey, id, k.record.id)
 }
 
+// trial is what try signs: no DSSE pre-authentication encoding, so that nobody
+// can take its signature for that of a record.
+const trial = "runnerward: can this key sign again?\n"
+
+// try lets the record key with this id make a signature that means nothing.
+func (k *Keys) try(ctx context.Context, id string) error {
+	signer, err := k.recordSigner(id)
+	if err != nil {
+		return err
+	}
+	_, err = signer.Sign(ctx, sha256.Sum256([]byte(trial)))
+	return err
+}
+
 // checkpointSigner is the same for checkpoints.
 func (k *Keys) checkpointSigner(id string) (*logKey, error) {
 	for _, key := range []*logKey{k.log, k.oldLog} {

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/runnerward/runnerward/pkg/ledger"
 	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
 	"github.com/runnerward/runnerward/pkg/runner"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // inKMS are the keys of a log with these ARNs, the record key and the
@@ -103,8 +105,8 @@ func TestWhileKMSIsAwayNothingIsLostOrDoubled(t *testing.T) {
 			t.Fatalf("%s away: Append = nil, want an error", name)
 		}
 		for range 2 {
-			if recs, _ := log.Recover(t.Context()); len(recs) != 0 {
-				t.Errorf("%s away: Recover = %v, want nothing acknowledged", name, recs)
+			if recs, err := log.Recover(t.Context()); len(recs) != 0 || err == nil || errors.Is(err, supervisor.ErrAway) {
+				t.Errorf("%s away: Recover = %v, %v, want nothing acknowledged and why, and nothing said of the store", name, recs, err)
 			}
 			if size, _ := log.Head(); size != 1 {
 				t.Errorf("%s away: %d records are acknowledged, want 1", name, size)
@@ -126,6 +128,52 @@ func TestWhileKMSIsAwayNothingIsLostOrDoubled(t *testing.T) {
 		if err != nil || !rep.OK() || rep.Size != 3 {
 			t.Errorf("%s: %d records, findings %v, %v, want 3 and none", name, rep.Size, rep.Findings, err)
 		}
+	}
+}
+
+// TestKMSAndStoreAwayTogether: what waits in the spool waits whatever else is
+// wrong, and what cannot be signed leaves nothing behind.
+func TestKMSAndStoreAwayTogether(t *testing.T) {
+	service := kmstest.New()
+	cfg := service.Config(t)
+	record, checkpoint := service.Create(t, "ECC_NIST_P256"), service.Create(t, "ECC_NIST_EDWARDS25519")
+	a := newAway(t, inKMS(t, cfg, later(0), record, checkpoint), trouble{at: -1})
+	if err := errors.Join(a.open(), a.before(), a.outage()); err != nil {
+		t.Fatal(err)
+	}
+	waiting := a.log.Spool().Waiting
+	frozen := runner.Frozen{By: "cert:oncall", Reason: "CVE-1"}
+	wantAway := func(when string, err error) {
+		t.Helper()
+		if !errors.Is(err, supervisor.ErrAway) || !strings.Contains(err.Error(), "enable it in KMS") {
+			t.Errorf("%s: %v, want ErrAway and what is wrong with the key", when, err)
+		}
+	}
+	service.Set(record, kmstest.Disabled)
+	for range 2 {
+		_, err := a.log.Append(t.Context(), a.s.Now, frozen)
+		wantAway("Append without record key", err)
+	}
+	if _, err := a.log.Recover(t.Context()); !errors.Is(err, supervisor.ErrAway) || !errors.Is(err, errDown) {
+		t.Errorf("Recover while both are away = %v, want ErrAway and what is wrong with the store", err)
+	}
+	a.down = false
+	service.Set(checkpoint, kmstest.Disabled)
+	recs, err := a.log.Recover(t.Context())
+	wantAway("Recover without checkpoint key", err)
+	if kept := a.log.Spool(); len(recs) != 0 || kept.Waiting != waiting {
+		t.Errorf("Recover without checkpoint key = %v, %d records wait; want nothing new, and %d", recs, kept.Waiting, waiting)
+	}
+	service.Set(checkpoint, kmstest.Enabled)
+	if recs, err := a.log.Recover(t.Context()); len(recs) != 0 || err == nil || errors.Is(err, supervisor.ErrAway) || a.log.Spool().Waiting != 0 {
+		t.Errorf("Recover with the store back = %v, %v, want all of it there, and the record key missing", recs, err)
+	}
+	service.Set(record, kmstest.Enabled)
+	if err := a.after(); err != nil {
+		t.Fatal(err)
+	}
+	if rep := wantClean(t, a.mem.FS(), a.keys); len(rep.Records) != len(a.s.Records) {
+		t.Errorf("%d records, want %d: the freeze was never acknowledged", len(rep.Records), len(a.s.Records))
 	}
 }
 
@@ -227,4 +275,47 @@ func TestKeysMayMoveFromFilesToKMS(t *testing.T) {
 	}
 	clean(t, mem.FS(), oldRoot)
 	clean(t, mem.FS(), log.Root())
+}
+
+// TestALogWhoseFirstRecordIsInTheSpoolStartsAgain: the store took what is in
+// effect and then went away under the first record of all. The key is valid
+// since that record, and not since the start that finds it.
+func TestALogWhoseFirstRecordIsInTheSpoolStartsAgain(t *testing.T) {
+	service := kmstest.New()
+	cfg := service.Config(t)
+	arns := []string{service.Create(t, "ECC_NIST_P256"), service.Create(t, "ECC_NIST_EDWARDS25519")}
+	for name, first := range map[string]func(*ledger.Log) error{
+		"opened": func(log *ledger.Log) error { return began(t, log, later(0)) },
+		"names no key": func(log *ledger.Log) error {
+			_, err := log.Append(t.Context(), later(0), runner.Heartbeat{})
+			return err
+		},
+	} {
+		mem := ledgertest.NewMem(func(op ledgertest.Op, name string) (bool, error) {
+			if op == ledgertest.OpCreate && strings.HasPrefix(name, evidence.SegmentFolder) {
+				return false, errDown
+			}
+			return true, nil
+		})
+		spool := ledgertest.NewMemSpool(nil)
+		log, _, err := ledger.Open(t.Context(), mem, inKMS(t, cfg, later(0), arns...), spoolOptions(spool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first(log); !errors.Is(err, errDown) {
+			t.Fatalf("%s: Append = %v, want the store to be away", name, err)
+		}
+		if recs, err := log.Recover(t.Context()); len(recs) != 1 || !errors.Is(err, supervisor.ErrAway) {
+			t.Fatalf("%s: Recover = %v, %v, want the record in the spool", name, recs, err)
+		}
+		mem = mem.With(nil)
+		again, records, err := ledger.Open(t.Context(), mem, inKMS(t, cfg, later(60), arns...), spoolOptions(spool))
+		if err != nil || len(records) != 1 {
+			t.Fatalf("%s: Open = %d records, %v, want the first record", name, len(records), err)
+		}
+		if from := again.Root().RecordKeys[0].From; !from.Equal(later(0)) {
+			t.Errorf("%s: the key is valid from %s, want %s", name, from, later(0))
+		}
+		clean(t, mem.FS(), again.Root())
+	}
 }

@@ -52,6 +52,8 @@ type Log struct {
 	pending *pending
 	// unsettled: an append failed and Recover has not been called since.
 	unsettled bool
+	// unsigned is why the last record could not be signed, nil if it could.
+	unsigned error
 
 	mu      sync.Mutex // guards what follows
 	fenced  error
@@ -94,6 +96,11 @@ func (l *Log) Append(ctx context.Context, at time.Time, e runner.Event) (runner.
 	}
 	l.unsettled = true
 	rec, err := l.append(ctx, at, e)
+	if err != nil && l.pending == nil && len(l.queue) > 0 {
+		// Nothing is left behind, and what waits in the spool still does.
+		l.unsettled = false
+		err = fmt.Errorf("%w: %w", supervisor.ErrAway, err)
+	}
 	if err != nil {
 		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), err)
 	}
@@ -117,7 +124,7 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 		return runner.Record{}, err
 	}
 	envelope, err := evidence.Sign(ctx, signer, payload)
-	if err != nil {
+	if l.unsigned = err; err != nil {
 		return runner.Record{}, err
 	}
 	l.pending = &pending{
@@ -266,15 +273,17 @@ var errKeys = errors.New("the log's signing keys are away")
 // brought to its end with the bytes that were signed then, whether they had
 // reached the store or not: a request that timed out may still arrive, and
 // only its own bytes can take its place without a conflict. What waits in the
-// spool is committed before it; if that cannot be, it goes there itself.
+// spool is committed before it; if that cannot be, it goes there itself. After
+// a signature that failed it succeeds when the key signs again.
 func (l *Log) Recover(ctx context.Context) ([]runner.Record, error) {
 	if err := l.fence(); err != nil {
 		return nil, err
 	}
 	records, err := l.recover(ctx)
-	if err == nil || errors.Is(err, supervisor.ErrAway) {
-		l.unsettled = false
+	if err == nil {
+		err = l.mustSign(ctx)
 	}
+	l.unsettled = err != nil && !errors.Is(err, supervisor.ErrAway)
 	if err != nil {
 		return records, fmt.Errorf("recover: %w", err)
 	}
@@ -286,11 +295,8 @@ func (l *Log) recover(ctx context.Context) ([]runner.Record, error) {
 		return nil, l.foreign(ctx)
 	}
 	err := l.drain(ctx)
-	if l.pending == nil {
-		if err != nil && l.away(ctx, err) {
-			err = fmt.Errorf("%w: %w", supervisor.ErrAway, err)
-		}
-		return nil, err
+	if err == nil && l.pending == nil {
+		return nil, nil
 	}
 	var rec runner.Record
 	if err == nil {
@@ -299,8 +305,12 @@ func (l *Log) recover(ctx context.Context) ([]runner.Record, error) {
 	switch {
 	case err == nil:
 		return []runner.Record{rec}, nil
-	case !l.away(ctx, err):
+	case errors.Is(err, supervisor.ErrFenced):
 		return nil, err
+	case len(l.queue) == 0 && !l.away(ctx, err):
+		return nil, err
+	case l.pending == nil: // whatever it was that failed, what waits still does
+		return nil, fmt.Errorf("%w: %w", supervisor.ErrAway, err)
 	}
 	rec, spoolErr := l.keep(err)
 	if spoolErr != nil {

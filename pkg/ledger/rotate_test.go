@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -301,5 +302,46 @@ func TestTheKeysThatALogBeganWithMustBeThere(t *testing.T) {
 	}
 	if _, _, err := ledger.Open(t.Context(), damaged, fileKeys(t, folder, later(1)), options()); err == nil || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("Open with damaged public keys = %v, want the mend", err)
+	}
+}
+
+// TestTheDocumentedRotationMayBeDoneAgain: the start after it fails before the
+// handover, the operator goes through the procedure once more, and the key in
+// force is still there.
+func TestTheDocumentedRotationMayBeDoneAgain(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/keys.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var renames []string
+	for line := range strings.Lines(string(doc)) {
+		if strings.HasPrefix(line, "mv ") {
+			renames = append(renames, line)
+		}
+	}
+	if len(renames) != 2 {
+		t.Fatalf("docs/keys.md renames with %q, want one command for each key", renames)
+	}
+	folder, mem := filepath.Join(t.TempDir(), "keys"), ledgertest.NewMem(nil)
+	if err := began(t, openLog(t, mem, fileKeys(t, folder, later(0))), later(0)); err != nil {
+		t.Fatal(err)
+	}
+	for try := range 2 {
+		for _, command := range renames {
+			sh := exec.CommandContext(t.Context(), "sh", "-c", command)
+			sh.Dir = folder
+			// Newer versions of mv -n report by their status that nothing was renamed.
+			if out, err := sh.CombinedOutput(); err != nil && try == 0 {
+				t.Fatalf("%s: %v: %s", command, err, out)
+			}
+		}
+		fileKeys(t, folder, later(1)) // all that a start does that fails early
+	}
+	log := openLog(t, mem, fileKeys(t, folder, later(2)))
+	if err := began(t, log, later(2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := clean(t, mem.FS(), log.Root()); len(got) != 2 {
+		t.Errorf("%d handovers, want one of each key", len(got))
 	}
 }

@@ -89,8 +89,34 @@ func TestAStoreThatHangsCostsPatienceOnce(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := a.log.Recover(gone); err == nil || errors.Is(err, supervisor.ErrAway) {
-			t.Errorf("Recover of a caller who went away = %v, want nothing said of the store", err)
+		why := a.log.Spool().Problem
+		if _, err := a.log.Recover(gone); !errors.Is(err, supervisor.ErrAway) || a.log.Spool().Problem != why {
+			t.Errorf("Recover of a caller who went away = %v because of %v, want that records wait because of %v", err, a.log.Spool().Problem, why)
 		}
 	})
+}
+
+// TestACallerWithoutTimeLeftIsNoOutage: the store is well. The record waits in
+// memory and its outcome for Recover; nothing says that the store was away.
+func TestACallerWithoutTimeLeftIsNoOutage(t *testing.T) {
+	a := newAway(t, newKeys(t), trouble{at: -1})
+	if err := errors.Join(a.open(), a.before()); err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	completed := runnertest.NewCast(0).Completed()
+	if rec, err := a.log.Append(late, a.s.Now, completed); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Append = %+v, %v, want the caller's time to be over", rec, err)
+	}
+	if recs, err := a.log.Recover(late); len(recs) != 0 || err == nil || errors.Is(err, supervisor.ErrAway) {
+		t.Errorf("Recover of such a caller = %v, %v, want nothing, and nothing said of the store", recs, err)
+	}
+	if kept := a.log.Spool(); kept.Kept != 0 {
+		t.Errorf("%d records are in the spool, want none", kept.Kept)
+	}
+	if recs, err := a.log.Recover(t.Context()); err != nil || len(recs) != 1 || recs[0].Event != completed {
+		t.Errorf("Recover = %v, %v, want the record in the store", recs, err)
+	}
+	wantClean(t, a.mem.FS(), a.keys)
 }

@@ -187,24 +187,41 @@ func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, erro
 	if err != nil {
 		return false, err
 	}
+	var host runner.Host
+	err = s.locked(ctx, func() (err error) {
+		host, err = s.claimable(s.state, id, hosts)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	// Without the turn: the store may take its time, and nobody else is to wait.
+	if err := s.keepDocument(ctx, host); err != nil {
+		return false, err
+	}
 	name := s.NewName()
 	_, err = s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
-		// The plan that asked for this may be older than another claim.
-		if tasks, _ := st.Next(time.Now(), s.Limits); !slices.Contains(tasks, runner.Task{Kind: runner.TaskClaim, Job: id}) {
-			return nil, runner.ErrRecorded
+		if _, err := s.claimable(st, id, []runner.Host{host}); err != nil {
+			return nil, err
 		}
-		job := st.Jobs[id]
-		for _, h := range hosts {
-			if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
-				if err := s.keepDocument(ctx, h); err != nil {
-					return nil, err
-				}
-				return runner.Claimed{Runner: name, Cause: id, Authorized: job.Authorized.Digest, Host: h}, nil
-			}
-		}
-		return nil, errNoHost
+		return runner.Claimed{Runner: name, Cause: id, Authorized: st.Jobs[id].Authorized.Digest, Host: host}, nil
 	})
 	return err == nil, err
+}
+
+// claimable is the first of these hosts that may serve the job. The caller
+// holds the turn.
+func (s *Supervisor) claimable(st *runner.State, id runner.JobID, hosts []runner.Host) (runner.Host, error) {
+	// The plan that asked for this may be older than another claim.
+	if tasks, _ := st.Next(time.Now(), s.Limits); !slices.Contains(tasks, runner.Task{Kind: runner.TaskClaim, Job: id}) {
+		return runner.Host{}, runner.ErrRecorded
+	}
+	for _, h := range hosts {
+		if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
+			return h, nil
+		}
+	}
+	return runner.Host{}, errNoHost
 }
 
 // inventory lists the nodes of the pool as hosts with their checks, oldest

@@ -223,18 +223,21 @@ func (s *Supervisor) Leave(ctx context.Context) error {
 // over. It keeps trying while the ledger or the keys are away: until then
 // nothing else happens.
 func (s *Supervisor) open(ctx context.Context) error {
-	err := s.insist(ctx, func() error {
-		// Opened is what fences another daemon: it counts only in the store, and
-		// until it is there nothing is ended either.
-		if err := s.locked(ctx, func() error { return s.drain(ctx) }); err != nil {
+	for _, write := range []func(context.Context) error{s.recordOpened, s.rotate} {
+		err := s.insist(ctx, func() error {
+			// Opened is what fences another daemon: it counts only in the store, and
+			// until it is there nothing is ended either. A handover that went into
+			// the spool must leave it before the next one: nobody else drains yet.
+			if err := s.locked(ctx, func() error { return s.drain(ctx) }); err != nil {
+				return err
+			}
+			return write(ctx)
+		})
+		if err != nil {
 			return err
 		}
-		return s.recordOpened(ctx)
-	})
-	if err != nil {
-		return err
 	}
-	return s.insist(ctx, func() error { return s.rotate(ctx) })
+	return nil
 }
 
 // insist writes to the log until it succeeds or cannot.

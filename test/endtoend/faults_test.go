@@ -48,6 +48,10 @@ type faults struct {
 	jits    []string // every JIT configuration that was made
 	// away makes the store refuse everything.
 	away bool
+	// slow says which objects take slowFor to be created, storing how many of
+	// them are under way.
+	slow    func(data []byte) bool
+	storing int
 	// panics counts down the calls of an operation that end in a panic.
 	panics map[string]int
 	// trap takes the store away with the creation of a record of this kind,
@@ -133,6 +137,9 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
 	}
+	if !s.takesLong(ctx, data) {
+		return context.Cause(ctx)
+	}
 	if folder == "seg" && s.springs(data) {
 		if s.trapApplied {
 			if err := s.Store.Create(ctx, name, data); err != nil {
@@ -163,6 +170,35 @@ func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) 
 
 func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
 	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+}
+
+// slowFor is less than the daemon gives one task.
+const slowFor = 30 * time.Second
+
+// takesLong waits where an object takes long. False says that the caller went
+// away meanwhile.
+func (f *faults) takesLong(ctx context.Context, data []byte) bool {
+	f.mu.Lock()
+	slow := f.slow != nil && f.slow(data)
+	if slow {
+		f.storing++
+	}
+	f.mu.Unlock()
+	if !slow {
+		return true
+	}
+	stayed := pause(ctx, slowFor)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.storing--
+	return stayed
+}
+
+// storesSlowly says that an object is being created that takes long.
+func (f *faults) storesSlowly() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.storing > 0
 }
 
 // springs says that this segment is the one that the store goes away with.

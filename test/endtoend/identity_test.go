@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -294,4 +295,34 @@ func TestNothingGoesWrongWhileADocumentIsKept(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestNobodyWaitsWhileADocumentIsKept: a store that takes half a minute for a
+// host's document holds up its own job and nothing else, and what is decided
+// meanwhile holds.
+func TestNobodyWaitsWhileADocumentIsKept(t *testing.T) {
+	a := authority(t)
+	run(t, options{at: -1, documents: pinned(t, a), documentsRequired: true}, func(t *testing.T, b *bench) {
+		defer b.witnesses(a, unchanged)()
+		b.faults.mu.Lock()
+		b.faults.slow = func(data []byte) bool { return bytes.Contains(data, []byte(`"privateIp"`)) }
+		b.faults.mu.Unlock()
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+		b.until("the document is being stored", 20*time.Minute, b.faults.storesSlowly)
+		began := time.Now()
+		if err := b.daemon.sup.Freeze(t.Context(), "cert:oncall", "CVE-2026-0001"); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the freeze waited %s for the document", took)
+		}
+		pause(t.Context(), 5*time.Minute)
+		if n := len(b.state().Runners); n != 0 {
+			t.Errorf("%d runners were claimed after the freeze", n)
+		}
+		if err := b.daemon.sup.Unfreeze(t.Context(), "cert:oncall"); err != nil {
+			t.Fatal(err)
+		}
+		b.until("sealed", 20*time.Minute, func() bool { return b.sealed(deploy.JobID) != nil })
+	})
 }

@@ -37,13 +37,7 @@ func TestKeysHandOverAmidADeploy(t *testing.T) {
 			t.Fatal(err)
 		}
 		oldRoot := keys.Root()
-		for from, to := range map[string]string{
-			ledger.RecordKeyFile: ledger.PreviousRecordKeyFile, ledger.LogKeyFile: ledger.PreviousLogKeyFile,
-		} {
-			if err := os.Rename(b.dir+"/keys/"+from, b.dir+"/keys/"+to); err != nil {
-				t.Fatal(err)
-			}
-		}
+		b.renameKeys()
 		away.Store(5)
 		b.start()
 		b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil })
@@ -89,4 +83,55 @@ func (b *bench) openings() (n int) {
 		}
 	}
 	return n
+}
+
+// TestKeysHandOverWhileTheStoreGoesAway: the store fails under the first of two
+// handovers, which then waits in the spool. When it is back the second follows
+// and the daemon works on.
+func TestKeysHandOverWhileTheStoreGoesAway(t *testing.T) {
+	var b *bench
+	var handovers atomic.Int32
+	storeAway := func(next rotation) rotation {
+		return func(ctx context.Context, at time.Time) (runner.Event, error) {
+			e, err := next(ctx, at)
+			if e != nil && handovers.Add(1) == 1 {
+				b.faults.setAway(true)
+			}
+			return e, err
+		}
+	}
+	run(t, options{at: -1, spool: true, rotation: storeAway}, func(t *testing.T, bench *bench) {
+		b = bench
+		b.until("opened", time.Minute, func() bool { return b.openings() == 1 })
+		b.kill()
+		b.renameKeys()
+		b.start()
+		b.until("the first handover waits", time.Minute, func() bool {
+			left, err := os.ReadDir(b.dir + "/spool")
+			return err == nil && len(left) == 1
+		})
+		pause(t.Context(), 5*time.Minute)
+		b.faults.setAway(false)
+		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 10*time.Second), "carol")
+		b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil })
+		kinds := map[runner.Kind]int{}
+		for _, rec := range b.report().Records {
+			kinds[rec.Event.Kind()]++
+		}
+		if kinds[runner.KindRotated] != 2 || kinds[runner.KindSpooled] != 1 || kinds[runner.KindOpened] != 2 {
+			t.Errorf("the log says %v, want two handovers, one outage told, and two starts", kinds)
+		}
+	})
+}
+
+// renameKeys is the operator's part of a rotation of both keys in files.
+func (b *bench) renameKeys() {
+	b.t.Helper()
+	for from, to := range map[string]string{
+		ledger.RecordKeyFile: ledger.PreviousRecordKeyFile, ledger.LogKeyFile: ledger.PreviousLogKeyFile,
+	} {
+		if err := os.Rename(b.dir+"/keys/"+from, b.dir+"/keys/"+to); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }
