@@ -22,6 +22,10 @@ import (
 // goes into the spool.
 const DefaultPatience = 10 * time.Second
 
+// trialPatience is how long a key that failed may take for the signature by
+// which it is found to be back. Everything waits for it, again and again.
+const trialPatience = 3 * time.Second
+
 // kept is a record that a file of the spool holds.
 type kept struct {
 	index uint64
@@ -96,8 +100,7 @@ func (l *Log) mustSign(ctx context.Context) error {
 	if l.unsigned == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Patience,
-		fmt.Errorf("the log's record key did not sign within %s", l.options.Patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, trialPatience, fmt.Errorf("the log's record key did not sign within %s", trialPatience))
 	defer cancel()
 	if err := l.keys.try(ctx, l.verifier.InForce(runner.RecordKey)); err != nil {
 		return fmt.Errorf("%w: %w", errKeys, err)

@@ -1,13 +1,23 @@
 package ledger_test
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
 	"github.com/runnerward/runnerward/pkg/ledger"
+	"github.com/runnerward/runnerward/pkg/ledger/ledgertest"
+	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/runner/runnertest"
 )
 
@@ -99,4 +109,71 @@ func TestKeysThatAreDamagedOrOfAnotherLogAreRefused(t *testing.T) {
 	if _, err := ledger.OpenKeys("keys", origin, runnertest.Start()); err == nil {
 		t.Error("OpenKeys(relative) = nil, want a refusal")
 	}
+}
+
+// hangingKey signs when it is not told to hang, as a key does that is reached
+// over a network.
+type hangingKey struct {
+	*ecdsa.PrivateKey
+	hang *bool
+}
+
+func (k hangingKey) Public() *ecdsa.PublicKey { return &k.PublicKey }
+
+func (k hangingKey) Sign(ctx context.Context, digest [sha256.Size]byte) ([]byte, error) {
+	if *k.hang {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return ecdsa.SignASN1(rand.Reader, k.PrivateKey, digest[:])
+}
+
+type plainKey struct{ ed25519.PrivateKey }
+
+func (k plainKey) Public() ed25519.PublicKey {
+	public, _ := k.PrivateKey.Public().(ed25519.PublicKey)
+	return public
+}
+
+func (k plainKey) Sign(_ context.Context, text []byte) ([]byte, error) {
+	return ed25519.Sign(k.PrivateKey, text), nil
+}
+
+func TestAKeyThatHangsIsAskedForAMomentOnly(t *testing.T) {
+	record, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, checkpoint, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		hang := false
+		keys, err := ledger.NewKeys(origin, ledger.Signers{
+			Record: hangingKey{record, &hang}, Checkpoint: plainKey{checkpoint}, Protection: evidence.ProtectionKMS,
+		}, runnertest.Start())
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := openLog(t, ledgertest.NewMem(nil), keys)
+		hang = true
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := log.Append(short, runnertest.Start(), runner.Heartbeat{}); err == nil {
+			t.Fatal("Append = nil, want that the key did not sign")
+		}
+		for range 2 {
+			began := time.Now()
+			_, err := log.Recover(t.Context())
+			if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "did not sign within") || took > 3*time.Second {
+				t.Errorf("Recover = %v after %s, want to be told in a moment that the key hangs", err, took)
+			}
+		}
+		hang = false
+		if _, err := log.Recover(t.Context()); err != nil {
+			t.Errorf("Recover with the key back = %v", err)
+		}
+		beat(t, log, runnertest.Start())
+	})
 }

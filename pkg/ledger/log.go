@@ -105,8 +105,8 @@ func (l *Log) Append(ctx context.Context, at time.Time, e runner.Event) (runner.
 		return runner.Record{}, fmt.Errorf("append %s: %w", e.Kind(), err)
 	}
 	l.unsettled = false
-	if len(l.queue) == 0 && l.view.due(rec.At, l.options.ViewEvery) {
-		l.keepViewError(l.publish(ctx, rec.At))
+	if len(l.queue) == 0 {
+		l.freshen(ctx, rec.At)
 	}
 	return rec, nil
 }

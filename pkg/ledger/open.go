@@ -109,6 +109,7 @@ func (o *opening) readView(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.Log.view.stale = replaced(names)
 	for _, t := range evidence.NewTiles(0, cp.Size) {
 		if _, there := slices.BinarySearch(names, evidence.ViewName(t)); !there {
 			return nil

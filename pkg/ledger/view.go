@@ -2,12 +2,27 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
+)
+
+// The view is published within an append, which the whole daemon waits for. So
+// it gets little time, is left alone for a while after a failure, and goes on
+// the next time from where it stopped.
+const (
+	// viewPatience is how long an append may take for the view.
+	viewPatience = 2 * time.Second
+	// maxViewPause bounds how long the view is left alone after failures, by
+	// the times of records.
+	maxViewPause = 5 * time.Minute
+	// tidyAtOnce is how many replaced tiles one append removes. It makes at
+	// most a few of them, so that what is left over is soon gone.
+	tidyAtOnce = 16
 )
 
 // view is how far the derived view has come.
@@ -21,6 +36,37 @@ type view struct {
 	// the entry bundle that was not full when the view was last published.
 	base    uint64
 	entries [][]byte
+	next    *edition // a publication that has not come to its end
+	// full are tiles whose partial ones are to be removed, stale such partial
+	// ones by their names.
+	full                []evidence.Tile
+	stale               []string
+	publishing, tidying pause
+}
+
+// edition is what is left of a publication.
+type edition struct {
+	size       uint64
+	checkpoint string
+	tiles      []evidence.Tile
+	full       []evidence.Tile // of those that are published
+}
+
+// pause is how long something is left alone that failed.
+type pause struct {
+	failures int
+	until    time.Time
+}
+
+func (p *pause) over(at time.Time) bool { return !at.Before(p.until) }
+
+func (p *pause) note(at time.Time, every time.Duration, err error) {
+	if err == nil {
+		*p = pause{}
+		return
+	}
+	p.failures++
+	p.until = at.Add(min(every<<min(p.failures, 10), maxViewPause))
 }
 
 func bundleStart(size uint64) uint64 { return size / evidence.TileWidth * evidence.TileWidth }
@@ -28,7 +74,7 @@ func bundleStart(size uint64) uint64 { return size / evidence.TileWidth * eviden
 func (v *view) add(envelope []byte) { v.entries = append(v.entries, envelope) }
 
 func (v *view) due(at time.Time, every time.Duration) bool {
-	return v.at.IsZero() || at.Sub(v.at) >= every
+	return (v.at.IsZero() || at.Sub(v.at) >= every) && v.publishing.over(at)
 }
 
 // bundle is the content of an entry bundle.
@@ -44,13 +90,38 @@ func (v *view) bundle(t evidence.Tile) ([]byte, error) {
 	return b, nil
 }
 
+// freshen brings the view up to a record that was just appended, if it is time
+// to.
+func (l *Log) freshen(ctx context.Context, at time.Time) {
+	every := l.options.ViewEvery
+	if !l.view.due(at, every) {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, viewPatience, fmt.Errorf("the view was not brought up within %s", viewPatience))
+	defer cancel()
+	err := l.publish(ctx, at)
+	l.view.publishing.note(at, every, err)
+	if err == nil && l.view.tidying.over(at) {
+		err = l.tidy(ctx, tidyAtOnce)
+		l.view.tidying.note(at, every, err)
+	}
+	l.keepViewError(err)
+}
+
 // PublishView brings the view up to the acknowledged records. It is worth
 // calling when no append has come for a while.
 func (l *Log) PublishView(ctx context.Context) error {
 	if err := l.fence(); err != nil {
 		return err
 	}
+	unfinished := l.view.next != nil
 	err := l.publish(ctx, l.view.at)
+	if err == nil && unfinished {
+		err = l.publish(ctx, l.view.at) // to the head
+	}
+	if err == nil {
+		err = l.tidy(ctx, math.MaxInt)
+	}
 	l.keepViewError(err)
 	return err
 }
@@ -59,9 +130,9 @@ func (l *Log) PublishView(ctx context.Context) error {
 // error is that of the view.
 func (l *Log) Close(ctx context.Context) error { return l.PublishView(ctx) }
 
-// publish writes the tiles and then the checkpoint that covers them.
+// publish brings the view up to the head, or to that of a publication which
+// has not come to its end.
 func (l *Log) publish(ctx context.Context, at time.Time) error {
-	size, head := l.Head()
 	if !l.view.begun {
 		empty, err := l.signCheckpoint(ctx, 0)
 		if err != nil {
@@ -72,22 +143,39 @@ func (l *Log) publish(ctx context.Context, at time.Time) error {
 		}
 		l.view.begun = true
 	}
-	if size == l.view.size {
-		return nil
-	}
-	tiles := evidence.NewTiles(l.view.size, size)
-	for _, t := range tiles {
-		if err := l.publishTile(ctx, t); err != nil {
-			return fmt.Errorf("publish view: %w", err)
+	if l.view.next == nil {
+		size, head := l.Head()
+		if size == l.view.size {
+			return nil
 		}
+		l.view.next = &edition{size: size, checkpoint: head, tiles: evidence.NewTiles(l.view.size, size)}
 	}
-	if err := l.store.Publish(ctx, evidence.ViewCheckpoint, []byte(head)); err != nil {
+	if err := l.bringOut(ctx, at); err != nil {
 		return fmt.Errorf("publish view: %w", err)
 	}
-	l.view.size, l.view.at = size, at
-	l.view.entries = slices.Clone(l.view.entries[bundleStart(size)-l.view.base:])
-	l.view.base = bundleStart(size)
-	return l.dropPartials(ctx, tiles)
+	return nil
+}
+
+// bringOut publishes the tiles that are left and then the checkpoint that
+// covers them. It goes on from where it stopped.
+func (l *Log) bringOut(ctx context.Context, at time.Time) error {
+	e := l.view.next
+	for ; len(e.tiles) > 0; e.tiles = e.tiles[1:] {
+		if err := l.publishTile(ctx, e.tiles[0]); err != nil {
+			return err
+		}
+		if e.tiles[0].Width == evidence.TileWidth {
+			e.full = append(e.full, e.tiles[0])
+		}
+	}
+	if err := l.store.Publish(ctx, evidence.ViewCheckpoint, []byte(e.checkpoint)); err != nil {
+		return err
+	}
+	l.view.size, l.view.at, l.view.next = e.size, at, nil
+	l.view.full = append(l.view.full, e.full...)
+	l.view.entries = slices.Clone(l.view.entries[bundleStart(e.size)-l.view.base:])
+	l.view.base = bundleStart(e.size)
+	return nil
 }
 
 func (l *Log) publishTile(ctx context.Context, t evidence.Tile) error {
@@ -101,23 +189,41 @@ func (l *Log) publishTile(ctx context.Context, t evidence.Tile) error {
 	return l.store.Publish(ctx, evidence.ViewName(t), data)
 }
 
-// dropPartials removes the partial tiles that a full one has replaced, which
-// tlog-tiles allows; they are most of a view's bytes.
-func (l *Log) dropPartials(ctx context.Context, tiles []evidence.Tile) error {
-	for _, t := range tiles {
-		if t.Width < evidence.TileWidth {
-			continue
+// tidy removes partial tiles that a full one has replaced, this many at most.
+// tlog-tiles allows it, and they are most of a view's bytes.
+func (l *Log) tidy(ctx context.Context, atMost int) error {
+	for ; atMost > 0; atMost-- {
+		for len(l.view.stale) == 0 {
+			if len(l.view.full) == 0 {
+				return nil
+			}
+			names, err := l.store.List(ctx, evidence.ViewName(l.view.full[0])+partials)
+			if err != nil {
+				return fmt.Errorf("tidy view: %w", err)
+			}
+			l.view.full, l.view.stale = l.view.full[1:], names
 		}
-		names, err := l.store.List(ctx, evidence.ViewName(t)+".p/")
-		if err != nil {
+		if err := l.store.Unpublish(ctx, l.view.stale[0]); err != nil {
 			return fmt.Errorf("tidy view: %w", err)
 		}
-		for _, name := range names {
-			err = errors.Join(err, l.store.Unpublish(ctx, name))
-		}
-		if err != nil {
-			return fmt.Errorf("tidy view: %w", err)
-		}
+		l.view.stale = l.view.stale[1:]
 	}
 	return nil
+}
+
+// partials is what the path of a full tile is followed by in those of its
+// partial ones.
+const partials = ".p/"
+
+// replaced are the partial tiles among these sorted names beside which there
+// is the full one: a process before this one did not come to remove them.
+func replaced(names []string) (stale []string) {
+	for _, name := range names {
+		if tile, _, partial := strings.Cut(name, partials); partial {
+			if _, full := slices.BinarySearch(names, tile); full {
+				stale = append(stale, name)
+			}
+		}
+	}
+	return stale
 }
