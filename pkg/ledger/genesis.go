@@ -27,13 +27,13 @@ const openings = 16
 // say since when it is valid is so since the first record.
 func (o *opening) genesis(ctx context.Context) (evidence.Root, error) {
 	root := o.keys.Root()
-	names, err := o.store.List(ctx, evidence.SegmentFolder)
+	names, err := o.in(o.year).list(ctx, evidence.SegmentFolder)
 	if err != nil {
 		return root, err
 	}
 	var first time.Time
 	for _, name := range names[:min(len(names), openings)] {
-		b, err := o.store.Read(ctx, name)
+		b, err := o.in(o.year).read(ctx, name)
 		if err != nil {
 			return root, err
 		}
@@ -60,7 +60,7 @@ func (k *Keys) oldest() *recordKey {
 
 func (o *opening) namedRoot(ctx context.Context, digest runner.Digest) (evidence.Root, error) {
 	name := evidence.BlobName(digest)
-	b, err := o.store.Read(ctx, name)
+	b, err := o.in(o.year).read(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		return evidence.Root{}, fmt.Errorf("the log names its public keys in %s, which is missing: restore it from a copy: %w", name, err)
 	}
@@ -108,7 +108,7 @@ func peek(segment []byte) (at time.Time, root runner.Digest) {
 // by a key that was in force in between, and is not given any more, counts as
 // none; the view is then published anew.
 func (o *opening) viewCheckpoint(b []byte) (evidence.Checkpoint, error) {
-	cp, err := o.verifier.Checkpoint(b)
+	cp, err := o.verifier.CheckpointIn(o.year.Place, b)
 	for _, key := range []*logKey{o.keys.log, o.keys.oldLog} {
 		if err == nil || key == nil {
 			continue
@@ -119,13 +119,13 @@ func (o *opening) viewCheckpoint(b []byte) (evidence.Checkpoint, error) {
 		if rootErr != nil {
 			return cp, rootErr
 		}
-		cp, err = verifier.Checkpoint(b)
+		cp, err = verifier.CheckpointIn(o.year.Place, b)
 	}
 	return cp, err
 }
 
 // checkKeys wants keys that can go on where the log ends.
-func (o *opening) checkKeys(context.Context) error { return o.keys.check(o.verifier) }
+func (o *opening) checkKeys() error { return o.keys.check(o.verifier) }
 
 // Rotation is the record by which the key in force hands over to the one that
 // was given besides it. It is nil when nothing is to be handed over; after it

@@ -50,7 +50,7 @@ func (l *Log) PublishView(ctx context.Context) error {
 	if err := l.fence(); err != nil {
 		return err
 	}
-	err := l.publish(ctx, l.view.at)
+	err := l.publish(ctx, l.year, l.year.view.at)
 	l.keepViewError(err)
 	return err
 }
@@ -59,61 +59,63 @@ func (l *Log) PublishView(ctx context.Context) error {
 // error is that of the view.
 func (l *Log) Close(ctx context.Context) error { return l.PublishView(ctx) }
 
-// publish writes the tiles and then the checkpoint that covers them.
-func (l *Log) publish(ctx context.Context, at time.Time) error {
-	size, head := l.Head()
-	if !l.view.begun {
-		empty, err := l.signCheckpoint(ctx, 0)
+// publish writes the tiles of a year and then the checkpoint that covers them.
+func (l *Log) publish(ctx context.Context, y *year, at time.Time) error {
+	l.mu.Lock()
+	size, head := y.size, y.head
+	l.mu.Unlock()
+	if !y.view.begun {
+		empty, err := l.signCheckpoint(ctx, y, 0)
 		if err != nil {
 			return err
 		}
-		if err := l.store.Publish(ctx, evidence.ViewCheckpoint, empty); err != nil {
+		if err := l.in(y).publish(ctx, evidence.ViewCheckpoint, empty); err != nil {
 			return fmt.Errorf("publish view: %w", err)
 		}
-		l.view.begun = true
+		y.view.begun = true
 	}
-	if size == l.view.size {
+	if size == y.view.size {
 		return nil
 	}
-	tiles := evidence.NewTiles(l.view.size, size)
+	tiles := evidence.NewTiles(y.view.size, size)
 	for _, t := range tiles {
-		if err := l.publishTile(ctx, t); err != nil {
+		if err := l.publishTile(ctx, y, t); err != nil {
 			return fmt.Errorf("publish view: %w", err)
 		}
 	}
-	if err := l.store.Publish(ctx, evidence.ViewCheckpoint, []byte(head)); err != nil {
+	if err := l.in(y).publish(ctx, evidence.ViewCheckpoint, head); err != nil {
 		return fmt.Errorf("publish view: %w", err)
 	}
-	l.view.size, l.view.at = size, at
-	l.view.entries = slices.Clone(l.view.entries[bundleStart(size)-l.view.base:])
-	l.view.base = bundleStart(size)
-	return l.dropPartials(ctx, tiles)
+	y.view.size, y.view.at = size, at
+	y.view.entries = slices.Clone(y.view.entries[bundleStart(size)-y.view.base:])
+	y.view.base = bundleStart(size)
+	return l.dropPartials(ctx, y, tiles)
 }
 
-func (l *Log) publishTile(ctx context.Context, t evidence.Tile) error {
-	data, err := l.view.bundle(t)
+func (l *Log) publishTile(ctx context.Context, y *year, t evidence.Tile) error {
+	data, err := y.view.bundle(t)
 	if !t.Entries {
-		data, err = l.replay.Tree.TileData(t)
+		data, err = y.tree.TileData(t)
 	}
 	if err != nil {
 		return err
 	}
-	return l.store.Publish(ctx, evidence.ViewName(t), data)
+	return l.in(y).publish(ctx, evidence.ViewName(t), data)
 }
 
 // dropPartials removes the partial tiles that a full one has replaced, which
 // tlog-tiles allows; they are most of a view's bytes.
-func (l *Log) dropPartials(ctx context.Context, tiles []evidence.Tile) error {
+func (l *Log) dropPartials(ctx context.Context, y *year, tiles []evidence.Tile) error {
 	for _, t := range tiles {
 		if t.Width < evidence.TileWidth {
 			continue
 		}
-		names, err := l.store.List(ctx, evidence.ViewName(t)+".p/")
+		names, err := l.in(y).list(ctx, evidence.ViewName(t)+".p/")
 		if err != nil {
 			return fmt.Errorf("tidy view: %w", err)
 		}
 		for _, name := range names {
-			err = errors.Join(err, l.store.Unpublish(ctx, name))
+			err = errors.Join(err, l.in(y).unpublish(ctx, name))
 		}
 		if err != nil {
 			return fmt.Errorf("tidy view: %w", err)

@@ -78,7 +78,7 @@ type Store struct {
 	client *s3.Client
 
 	mu       sync.Mutex
-	listings map[string]*listing // by top folder
+	listings map[string]*listing // by folderOf
 }
 
 // New makes a store. Nothing is asked of S3 before the first call; whether the
@@ -157,7 +157,7 @@ func (s *Store) Create(ctx context.Context, name string, data []byte) error {
 	if err := ledger.CheckName(name, false); err != nil {
 		return err
 	}
-	until := ledger.RetainUntil(s.Now(), s.SlackDays)
+	until := ledger.RetainObject(name, s.Now(), s.SlackDays)
 	put := s.put(name, data)
 	put.IfNoneMatch = aws.String("*")
 	put.ObjectLockMode, put.ObjectLockRetainUntilDate = types.ObjectLockModeCompliance, &until
