@@ -129,12 +129,14 @@ func (r *Replay) add(rec runner.Record, signed bool) error {
 
 // Inputs are the digests of the attachments that an event rests on: what a
 // decision was asked and by which policy, and the documents with which a daemon
-// opened the log.
+// opened the log, which every later year of it has again.
 func Inputs(e runner.Event) []runner.Digest {
 	var d runner.Decision
 	switch e := e.(type) {
 	case runner.Opened:
 		return []runner.Digest{e.ConfigDigest, e.PolicyDigest, e.RootDigest}
+	case runner.Continued:
+		return e.InEffect
 	case runner.Authorized:
 		d = e.Decision
 	case runner.Denied:

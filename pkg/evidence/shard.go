@@ -71,10 +71,10 @@ type Place struct {
 }
 
 // Continuation is the record that begins the shard after this one, which ends
-// with this checkpoint.
-func (p Place) Continuation(cp Checkpoint, signed []byte) runner.Continued {
+// with this checkpoint and with these attachments in effect.
+func (p Place) Continuation(cp Checkpoint, signed []byte, inEffect []runner.Digest) runner.Continued {
 	return runner.Continued{
 		Origin: cp.Origin, Size: cp.Size, Root: runner.Digest(fmt.Sprintf("sha256:%x", cp.Root[:])),
-		Checkpoint: runner.DigestOf(signed), Before: p.Before + cp.Size,
+		Checkpoint: runner.DigestOf(signed), Before: p.Before + cp.Size, InEffect: inEffect,
 	}
 }

@@ -273,7 +273,7 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func (v *verification) checkBlobs() {
 	for _, rec := range v.records {
-		for _, d := range v.rests(rec) {
+		for _, d := range Inputs(rec.Event) {
 			name := v.Name(BlobName(d))
 			if _, ok := v.blobs[name]; !ok {
 				v.report.find(int64(rec.Index), name, problem(10, "blob-missing",

@@ -131,7 +131,8 @@ func (v *verification) lastUses() map[string]time.Time {
 			for _, d := range slices.Concat(inEffect, rests) {
 				use(y.Name(BlobName(d)), rec.At)
 			}
-			if _, opened := rec.Event.(runner.Opened); opened {
+			switch rec.Event.(type) {
+			case runner.Opened, runner.Continued:
 				inEffect = rests
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"strings"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -117,8 +118,15 @@ func (v *verification) checkYears() {
 		v.report.note(first.folder(), fmt.Sprintf("%s before this year are not at hand; of those that are, %d follow them and could not be followed back",
 			plural(int(first.Before), "record"), v.unfollowed))
 	}
+	var inEffect []runner.Digest
 	for i, y := range v.years[1:] {
 		before := v.years[i]
+		for _, rec := range before.records {
+			switch rec.Event.(type) {
+			case runner.Opened, runner.Continued:
+				inEffect = Inputs(rec.Event)
+			}
+		}
 		if before.torn || y.lost || len(y.records) == 0 {
 			continue
 		}
@@ -135,30 +143,11 @@ func (v *verification) checkYears() {
 		if err != nil {
 			continue // found already
 		}
-		if want := before.Continuation(cp, b); got != want {
+		if want := before.Continuation(cp, b, inEffect); !reflect.DeepEqual(got, want) {
 			v.report.find(int64(y.records[0].Index), v.files[int64(y.records[0].Index)], problem(7, "year",
-				"the year continues %d records of %s with root %.20s… and checkpoint %.20s…, the year before ends with %d of %s, root %.20s… and checkpoint %.20s…",
-				got.Size, got.Origin, got.Root, got.Checkpoint, want.Size, want.Origin, want.Root, want.Checkpoint))
+				"the year says that it continues %+v, the year before ends with %+v", got, want))
 		}
 	}
-}
-
-// rests are the attachments that a record of this shard rests on. A year begins
-// with what is in effect.
-func (v *verification) rests(rec runner.Record) []runner.Digest {
-	if _, begins := rec.Event.(runner.Continued); !begins {
-		return Inputs(rec.Event)
-	}
-	var inEffect []runner.Digest
-	for _, before := range v.report.Records {
-		if before.Index > rec.Index {
-			break
-		}
-		if _, opened := before.Event.(runner.Opened); opened {
-			inEffect = Inputs(before.Event)
-		}
-	}
-	return inEffect
 }
 
 // inNextYear says that the next shard has this attachment too.

@@ -177,11 +177,10 @@ func (o *opening) take(index uint64, envelope []byte, told bool) error {
 	if len(errs) > 0 {
 		return refuse(fmt.Errorf("is not what this daemon signed: %w", errors.Join(errs...)))
 	}
-	restsOn := o.restsOn(rec.Event)
 	o.took(rec, envelope)
 	o.records = append(o.records, rec)
 	o.queue = append(o.queue, &pending{
-		record: rec, year: o.Log.year, restsOn: restsOn, envelope: envelope, segment: segmentOf(envelope), added: true,
+		record: rec, year: o.Log.year, envelope: envelope, segment: segmentOf(envelope), added: true,
 	})
 	o.kept = append(o.kept, kept{index, rec.At})
 	return nil

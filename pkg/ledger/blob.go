@@ -40,15 +40,6 @@ func (l *Log) storeBlob(ctx context.Context, in inShard, name string, b []byte) 
 	return err
 }
 
-// restsOn are the attachments that must be in the shard of a record: those that
-// it names, and in the first of a year what is in effect.
-func (l *Log) restsOn(e runner.Event) []runner.Digest {
-	if _, continues := e.(runner.Continued); continues {
-		return l.inEffect
-	}
-	return evidence.Inputs(e)
-}
-
 // bring makes sure that attachments are in the shard of the record that rests
 // on them: those in effect are in the year before, and so is what was stored
 // just before the year ended. One that is nowhere is for a verifier to report:

@@ -78,7 +78,6 @@ type Log struct {
 type pending struct {
 	record   runner.Record
 	year     *year
-	restsOn  []runner.Digest // attachments that must be in that year
 	envelope []byte
 	segment  []byte
 	added    bool // tree and chains hold it
@@ -138,7 +137,6 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 			Index: l.replay.Size(), Digest: runner.DigestOf(envelope), At: at.Round(0).UTC(), Event: read,
 		},
 		year:     y,
-		restsOn:  l.restsOn(read),
 		envelope: envelope,
 		segment:  segmentOf(envelope),
 	}
@@ -175,7 +173,7 @@ func (l *Log) settle(ctx context.Context) (runner.Record, error) {
 func (l *Log) commit(ctx context.Context, p *pending) error {
 	first := p.record.Index - p.year.Before
 	if !p.landed {
-		if err := l.bring(ctx, p.year, p.restsOn); err != nil {
+		if err := l.bring(ctx, p.year, evidence.Inputs(p.record.Event)); err != nil {
 			return err
 		}
 		// The commit point. After a crash from here on the record stands.

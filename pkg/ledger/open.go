@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -254,7 +255,7 @@ func (o *opening) readRecord(envelope []byte) error {
 	case begins != (first && y.Shard != 0), ended && !begins:
 		return fmt.Errorf("record %d, %s, stands between two years: verify the ledger", rec.Index, rec.Event.Kind())
 	case begins:
-		if want, err := o.continuationOf(o.years[len(o.years)-2]); err != nil || continued != want {
+		if want, err := o.continuationOf(o.years[len(o.years)-2]); err != nil || !reflect.DeepEqual(continued, want) {
 			return errors.Join(err, fmt.Errorf("record %d continues another year than the one before: verify the ledger", rec.Index))
 		}
 	}

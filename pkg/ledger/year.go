@@ -116,7 +116,7 @@ func (l *Log) continues(y *year, signed []byte) (runner.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return y.Continuation(cp, signed), nil
+	return y.Continuation(cp, signed, l.inEffect), nil
 }
 
 // next is the year after the one that is closed.
@@ -158,7 +158,7 @@ func (l *Log) took(rec runner.Record, envelope []byte) {
 	case runner.Closed:
 		l.closed = &e
 	case runner.Continued:
-		l.closed = nil
+		l.closed, l.inEffect = nil, evidence.Inputs(e)
 	case runner.Opened:
 		l.inEffect = evidence.Inputs(e)
 	}

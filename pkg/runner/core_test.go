@@ -25,7 +25,7 @@ func everyEvent(t *testing.T) []runner.Event {
 		rotated(runner.RecordKey, "a", "b"),
 		runner.Heartbeat{OpenJobs: 1}, runner.Gap{Since: epoch, Until: epoch}, runner.Frozen{By: "cert:x", Reason: "CVE-1"},
 		runner.Spooled{Count: 1, Since: epoch, Until: epoch}, runner.Closed{Year: 2027},
-		runner.Continued{Origin: "a.example/b", Size: 1, Root: runner.DigestOf(nil), Checkpoint: runner.DigestOf(nil), Before: 1},
+		runner.Continued{Origin: "a.example/b", Size: 1, Root: runner.DigestOf(nil), Checkpoint: runner.DigestOf(nil), Before: 1, InEffect: []runner.Digest{runner.DigestOf(nil)}},
 		runner.Unfrozen{By: "cert:x"}, w.denied("z", "no"), refused("r9", "", "no"), w.reported("z", "r9"),
 		runner.Retired{Runner: "r9", Cause: runner.CauseIdle}, runner.Cancelled{Job: "z", Repository: "org/app", RunID: 1},
 		runner.Ending{Runner: "r9", InstanceID: "i-0123456789abcdef0", State: "shutting-down"},

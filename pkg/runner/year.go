@@ -27,6 +27,9 @@ type Continued struct {
 	Checkpoint Digest `json:"checkpoint" pat:"digest"`
 	// Before is how many records the log has before this one, in all years.
 	Before uint64 `json:"before,string"`
+	// InEffect are the attachments that the last opened record names, which are
+	// in this year too: it can be read without the years before.
+	InEffect []Digest `json:"inEffect,omitempty" pat:"digest"`
 }
 
 func (Closed) Kind() Kind      { return KindClosed }
