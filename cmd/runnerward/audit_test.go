@@ -53,6 +53,7 @@ func keep(t *testing.T, write func(s *runnertest.Script)) books {
 	script := runnertest.NewScript(
 		func(at time.Time, e runner.Event) (runner.Record, error) { return log.Append(t.Context(), at, e) },
 		func(b []byte) (runner.Digest, error) { return log.PutBlob(t.Context(), b) })
+	script.NewYear = func(at time.Time) (runner.Event, error) { return log.NewYear(t.Context(), at) }
 	script.Root = root
 	write(script)
 	b.size = uint64(len(script.Records))
