@@ -176,6 +176,11 @@ func (l *Log) commit(ctx context.Context, p *pending) error {
 		if err := l.bring(ctx, p.year, evidence.Inputs(p.record.Event)); err != nil {
 			return err
 		}
+		if _, closes := p.record.Event.(runner.Closed); closes {
+			if err := l.keepToEnd(ctx, p.year, p.record.At); err != nil {
+				return err
+			}
+		}
 		// The commit point. After a crash from here on the record stands.
 		if err := l.createSame(ctx, l.in(p.year), evidence.SegmentName(first), p.segment); err != nil {
 			return err

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,7 +50,7 @@ type Extender interface {
 // It does nothing on a store that keeps everything for ever. It may be called
 // at any time.
 func (l *Log) Extend(ctx context.Context, attachments []runner.Digest, until time.Time) error {
-	store, ok := l.store.(Extender)
+	store, ok := extender(l.store)
 	if !ok {
 		return nil
 	}
@@ -64,4 +65,31 @@ func (l *Log) Extend(ctx context.Context, attachments []runner.Digest, until tim
 		return fmt.Errorf("keep what is in effect until %s: %w", until.Format(time.DateOnly), err)
 	}
 	return nil
+}
+
+// keepToEnd makes what is in effect stay with the last record of a year that
+// ends. It ends late after an outage, when the locks that are lengthened daily
+// have not been for longer than the slack, and from then on nobody lengthens
+// them. What is not there is for a verifier to report.
+func (l *Log) keepToEnd(ctx context.Context, y *year, end time.Time) error {
+	store, ok := extender(l.store)
+	if !ok {
+		return nil
+	}
+	for _, d := range l.inEffect {
+		err := store.Extend(ctx, []string{y.Name(evidence.BlobName(d))}, RetainUntil(end, 0))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("keep what was in effect: %w", err)
+		}
+	}
+	return nil
+}
+
+// extender is the store itself, also while a log is opened.
+func extender(s Store) (Extender, bool) {
+	if t, ok := s.(telling); ok {
+		s = t.Store
+	}
+	e, ok := s.(Extender)
+	return e, ok
 }

@@ -56,17 +56,20 @@ func TestAnOutageOverNewYear(t *testing.T) {
 	}
 }
 
+// The operations before the outage are those of the test without a new year.
 func TestACrashOrFailureAtAnyOperationOfAnOutageOverNewYear(t *testing.T) {
 	keys := newKeys(t)
 	for name, begins := range outagesAtNewYear() {
+		probe := newAway(t, keys, trouble{at: -1})
+		probe.begins = begins
+		if err := errors.Join(probe.open(), probe.before()); err != nil {
+			t.Fatal(err)
+		}
 		for _, x := range []trouble{{applied: false, crash: true}, {applied: true, crash: true}, {applied: false}, {applied: true}} {
-			for x.at = 0; ; x.at++ {
+			for x.at = probe.seen; ; x.at++ {
 				a := newAway(t, keys, x)
 				a.begins = begins
-				if err := a.open(); err != nil {
-					continue
-				}
-				err := errors.Join(a.before(), a.outage(), a.after())
+				err := errors.Join(a.open(), a.before(), a.outage(), a.after())
 				place := fmt.Sprintf("outage %s, trouble %+v", name, x)
 				if err != nil && !x.crash {
 					t.Fatalf("%s: %v", place, err)
