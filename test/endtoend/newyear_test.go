@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,4 +107,24 @@ func TestTheStoreIsAwayOverNewYear(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTheDaemonIsOffOverNewYear: the silence is explained in the year in which
+// it began, before that year is closed.
+func TestTheDaemonIsOffOverNewYear(t *testing.T) {
+	run(t, options{at: -1, begin: eve()}, func(t *testing.T, b *bench) {
+		b.until("opened", time.Minute, func() bool { return b.openings() == 1 })
+		b.kill()
+		pause(t.Context(), 3*time.Hour)
+		b.start()
+		b.until("opened again", time.Minute, func() bool { return b.openings() == 2 })
+		var kinds []runner.Kind
+		for _, rec := range b.report().Records {
+			kinds = append(kinds, rec.Event.Kind())
+		}
+		want := []runner.Kind{runner.KindGap, runner.KindClosed, runner.KindContinued, runner.KindOpened}
+		if i := slices.Index(kinds, runner.KindGap); i < 0 || !slices.Equal(kinds[i:], want) {
+			t.Errorf("the log holds %v, want it to end with %v", kinds, want)
+		}
+	})
 }
