@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -97,9 +96,9 @@ func (f *s3Flags) bucket(ctx context.Context, at string) (source, error) {
 		out.notes = append(out.notes, evidence.Note{Detail: "the view was not read: give --view to have it checked too"})
 	}
 	// Any other place would verify as a ledger that holds nothing.
-	_, err = fs.Stat(files, strings.TrimSuffix(evidence.SegmentFolder, "/"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%s has nothing under %s: it is not a ledger", at, evidence.SegmentFolder)
+	is, err := isLedger(files)
+	if err == nil && !is {
+		err = fmt.Errorf("%s has nothing under %s and no folder of a year: it is not a ledger", at, evidence.SegmentFolder)
 	}
 	return out, err
 }
@@ -125,8 +124,23 @@ func ledgerFolder(path string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is a file, want the folder of the ledger", path)
 	}
-	if _, err := os.Stat(filepath.Join(path, evidence.SegmentFolder)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s has no folder %s: it is not a ledger", path, strings.TrimSuffix(evidence.SegmentFolder, "/"))
+	is, err := isLedger(os.DirFS(path))
+	if err == nil && !is {
+		err = fmt.Errorf("%s has no folder %s and none of a year: it is not a ledger", path, strings.TrimSuffix(evidence.SegmentFolder, "/"))
 	}
-	return nil
+	return err
+}
+
+// isLedger looks for the records of the first year of a log, or of a later one:
+// a copy may hold some years only.
+func isLedger(files fs.FS) (bool, error) {
+	_, err := fs.Stat(files, strings.TrimSuffix(evidence.SegmentFolder, "/"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err == nil, err
+	}
+	entries, err := fs.ReadDir(files, ".")
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		_, year := evidence.ParseShard(e.Name())
+		return year && e.IsDir()
+	}), err
 }

@@ -53,6 +53,7 @@ func keep(t *testing.T, write func(s *runnertest.Script)) books {
 	script := runnertest.NewScript(
 		func(at time.Time, e runner.Event) (runner.Record, error) { return log.Append(t.Context(), at, e) },
 		func(b []byte) (runner.Digest, error) { return log.PutBlob(t.Context(), b) })
+	script.NewYear = func(at time.Time) (runner.Event, error) { return log.NewYear(t.Context(), at) }
 	script.Root = root
 	write(script)
 	b.size = uint64(len(script.Records))
@@ -311,7 +312,7 @@ func TestVerifyWithoutAnythingToVerifyIsWrongUsage(t *testing.T) {
 		{[]string{"--ledger", b.dir}, "--root missing"},
 		{[]string{"--ledger", missing, "--root", b.root}, "--ledger: stat " + missing},
 		{[]string{"--ledger", b.root, "--root", b.root}, "is a file, want the folder of the ledger"},
-		{[]string{"--ledger", empty, "--root", b.root}, "has no folder seg: it is not a ledger"},
+		{[]string{"--ledger", empty, "--root", b.root}, "has no folder seg and none of a year: it is not a ledger"},
 		{[]string{"--ledger", b.dir, "--root", missing}, "--root: open " + missing},
 		{[]string{"--ledger", b.dir, "--root", "serve.go"}, "serve.go is not the root.json of a log"},
 		{[]string{"--ledger", b.dir, "--root", b.root, "--witnessed", missing}, "--witnessed: open " + missing},

@@ -118,7 +118,7 @@ func TestABucketThatCannotBeReadIsWrongUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{replaced("s3://evidence/prod", "s3://evidence/other"), "s3://evidence/other has nothing under seg/: it is not a ledger"},
+		{replaced("s3://evidence/prod", "s3://evidence/other"), "s3://evidence/other has nothing under seg/ and no folder of a year: it is not a ledger"},
 		{replaced("s3://evidence/prod", "s3://elsewhere/prod"), "there is no bucket elsewhere"},
 		{replaced("s3://evidence/prod", "s3:///prod"), `"s3:///prod" is not s3://BUCKET`},
 		{replaced("s3://evidence/prod", "s3://evidence//prod"), "is not s3://BUCKET"},

@@ -250,7 +250,8 @@ type Ledger struct {
 	KMS     LedgerKMS `yaml:"kms"`
 	// RootFile is what verifies the ledger; it is written on every start.
 	RootFile string `yaml:"rootFile"`
-	// Origin names the log for all time, like runnerward.example.com/prod.
+	// Origin names the log for all time, like runnerward.example.com/prod. The
+	// log adds the year to it, in every year after the first.
 	Origin string `yaml:"origin"`
 	// SpoolDir keeps signed records of endings while the log's store cannot be
 	// written. Empty means that they wait in memory.

@@ -60,12 +60,15 @@ func signedNote(c Checkpoint, name string, signature []byte) []byte {
 	return fmt.Appendf(nil, "%s\n\u2014 %s %s\n", c.Text(), name, base64.StdEncoding.EncodeToString(signature))
 }
 
-// Checkpoint checks a checkpoint of this log. The bytes must be exactly what
+// Checkpoint is [Verifier.CheckpointIn] for the first shard of the log.
+func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) { return v.CheckpointIn(Place{}, b) }
+
+// CheckpointIn checks a checkpoint of one shard of this log. The bytes must be exactly what
 // [SignCheckpoint] writes: note.Open decodes base64 leniently and passes over
 // signatures that it does not know, both of which would let a byte change
 // unseen. Its error is a [*Problem].
-func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) {
-	cp, opened, err := v.openCheckpoint(b)
+func (v *Verifier) CheckpointIn(at Place, b []byte) (Checkpoint, error) {
+	cp, opened, err := v.openCheckpoint(at, b)
 	if err != nil {
 		return cp, err
 	}
@@ -84,10 +87,13 @@ func (v *Verifier) Checkpoint(b []byte) (Checkpoint, error) {
 }
 
 // openCheckpoint is lenient about other signatures, such as a witness'.
-func (v *Verifier) openCheckpoint(b []byte) (Checkpoint, *note.Note, error) {
+func (v *Verifier) openCheckpoint(at Place, b []byte) (Checkpoint, *note.Note, error) {
 	known := make([]note.Verifier, len(v.logs))
 	for i, k := range v.logs {
-		known[i] = k.verifier
+		var err error
+		if known[i], err = k.in(at.Origin(v.root.Origin)); err != nil {
+			return Checkpoint{}, nil, problem(7, "checkpoint", "%v", err)
+		}
 	}
 	opened, err := note.Open(b, note.VerifierList(known...))
 	if err != nil {
@@ -97,11 +103,15 @@ func (v *Verifier) openCheckpoint(b []byte) (Checkpoint, *note.Note, error) {
 	if err != nil {
 		return Checkpoint{}, nil, problem(7, "checkpoint", "%v", err)
 	}
-	if cp.Origin != v.root.Origin {
-		return cp, nil, problem(7, "checkpoint-origin", "the checkpoint is of log %.80q, not of %q", cp.Origin, v.root.Origin)
+	if origin := at.Origin(v.root.Origin); cp.Origin != origin {
+		return cp, nil, problem(7, "checkpoint-origin", "the checkpoint is of log %.80q, not of %q", cp.Origin, origin)
 	}
-	key := v.logKey(cp.Size)
-	if cp.Size > 0 && !slices.ContainsFunc(opened.Sigs, func(s note.Signature) bool { return s.Hash == key.verifier.KeyHash() }) {
+	key := v.logKey(at.Before + cp.Size)
+	named, err := key.in(cp.Origin)
+	if err != nil {
+		return cp, nil, problem(7, "checkpoint", "%v", err)
+	}
+	if cp.Size > 0 && !slices.ContainsFunc(opened.Sigs, func(s note.Signature) bool { return s.Hash == named.KeyHash() }) {
 		return cp, nil, problem(7, "key-order", "the checkpoint of size %d is not signed by key %s, which is in force there", cp.Size, key.id)
 	}
 	return cp, opened, nil

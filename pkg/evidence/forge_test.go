@@ -80,6 +80,16 @@ func (s logSigner) Sign(_ context.Context, text []byte) ([]byte, error) {
 	return ed25519.Sign(s.key, text), nil
 }
 
+// as is the key under the name of a year.
+func (s logSigner) as(t testing.TB, name string) logSigner {
+	t.Helper()
+	vkey, err := evidence.YearKey(s.vkey, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return logSigner{s.key, vkey}
+}
+
 // forge writes ledgers with genuine signatures and no scruples: it appends any
 // envelope and signs any tree.
 type forge struct {
@@ -88,6 +98,7 @@ type forge struct {
 	log    logSigner
 	root   evidence.Root
 	chains *evidence.Chains
+	place  evidence.Place
 	tree   *evidence.Tree
 	files  fstest.MapFS
 	bundle []byte
@@ -130,7 +141,7 @@ func (f *forge) append(at time.Time, e runner.Event) (runner.Record, error) {
 	if err != nil {
 		return runner.Record{}, err
 	}
-	rec := runner.Record{Index: f.tree.Size(), Digest: runner.DigestOf(envelope), At: at, Event: read}
+	rec := runner.Record{Index: f.place.Before + f.tree.Size(), Digest: runner.DigestOf(envelope), At: at, Event: read}
 	f.chains.Add(read, rec.Digest)
 	f.commit(envelope)
 	return rec, nil
@@ -138,7 +149,7 @@ func (f *forge) append(at time.Time, e runner.Event) (runner.Record, error) {
 
 func (f *forge) putBlob(b []byte) (runner.Digest, error) {
 	d := runner.DigestOf(b)
-	f.put(evidence.BlobName(d), b)
+	f.put(f.place.Name(evidence.BlobName(d)), b)
 	return d, nil
 }
 
@@ -157,12 +168,12 @@ func (f *forge) put(name string, b []byte) { f.files[name] = &fstest.MapFile{Dat
 // commit writes a segment and a checkpoint for any bytes.
 func (f *forge) commit(envelope []byte) {
 	f.t.Helper()
-	f.put(evidence.SegmentName(f.tree.Size()), evidence.AppendEntry(nil, envelope))
+	f.put(f.place.Name(evidence.SegmentName(f.tree.Size())), evidence.AppendEntry(nil, envelope))
 	f.bundle = evidence.AppendEntry(f.bundle, envelope)
 	if err := f.tree.Add(envelope); err != nil {
 		f.t.Fatal(err)
 	}
-	f.put(evidence.CheckpointName(f.tree.Size()), f.checkpoint(f.tree.Size()))
+	f.put(f.place.Name(evidence.CheckpointName(f.tree.Size())), f.checkpoint(f.tree.Size()))
 }
 
 func (f *forge) checkpoint(size uint64) []byte {
@@ -171,7 +182,7 @@ func (f *forge) checkpoint(size uint64) []byte {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	b, err := evidence.SignCheckpoint(f.t.Context(), evidence.Checkpoint{Origin: origin, Size: size, Root: root}, f.log)
+	b, err := evidence.SignCheckpoint(f.t.Context(), evidence.Checkpoint{Origin: f.place.Origin(origin), Size: size, Root: root}, f.log.as(f.t, f.place.Origin(origin)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -189,9 +200,9 @@ func (f *forge) publish() *forge {
 				f.t.Fatal(err)
 			}
 		}
-		f.put(evidence.ViewName(tile), data)
+		f.put(f.place.Name(evidence.ViewName(tile)), data)
 	}
-	f.put(evidence.ViewCheckpoint, f.checkpoint(f.tree.Size()))
+	f.put(f.place.Name(evidence.ViewCheckpoint), f.checkpoint(f.tree.Size()))
 	return f
 }
 

@@ -8,7 +8,8 @@ import (
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
-// The folders of a ledger. Segments, checkpoints and blobs are written once;
+// The folders of a ledger, in the shard of the year in which it began; of those
+// in a later year see [Shard.Name]. Segments, checkpoints and blobs are written once;
 // the view is derived from them; what is under tmp never counted.
 const (
 	SegmentFolder    = "seg/"

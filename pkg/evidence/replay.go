@@ -12,9 +12,11 @@ import (
 // goes on from where it ended; [Verify] uses it for the whole log. It is not
 // safe for concurrent use.
 type Replay struct {
+	// Tree is that of the shard that is being read.
 	Tree   *Tree
 	Chains *Chains
 	keys   *Verifier
+	place  Place
 	last   time.Time // of the record read last
 }
 
@@ -23,11 +25,43 @@ func NewReplay(keys *Verifier) *Replay {
 	return &Replay{Tree: &Tree{}, Chains: NewChains(), keys: keys}
 }
 
+// Turn goes on in the next shard of the log, whose tree is empty.
+func (r *Replay) Turn(to Shard) {
+	r.place = Place{to, r.Size()}
+	r.Tree = &Tree{}
+}
+
+// Place is the shard that is being read.
+func (r *Replay) Place() Place { return r.place }
+
+// Size is the number of records in all shards.
+func (r *Replay) Size() uint64 { return r.place.Before + r.Tree.Size() }
+
+// resume begins in the middle of a log, with this shard, whose first envelope
+// this is: the years before are not at hand. It returns whether the envelope
+// says how many records they have; without that nothing can be resumed.
+func (r *Replay) resume(shard Shard, envelope []byte) bool {
+	payload, keyID, _ := r.keys.Envelope(envelope) // Next says what is wrong with it
+	st, err := ParseStatement(payload)
+	if err != nil {
+		return false
+	}
+	e, err := runner.DecodeEvent(st.Predicate.Event, st.Predicate.Detail)
+	continued, ok := e.(runner.Continued)
+	if err != nil || !ok {
+		return false
+	}
+	r.place = Place{shard, continued.Before}
+	r.keys.resume(keyID, continued.Before)
+	r.Chains.elsewhere = map[runner.Chain]bool{}
+	return true
+}
+
 // Next reads the next envelope. It returns everything that is wrong with it
 // and goes on all the same, so that one bad record does not hide the next. The
 // event of the record is nil when it could not be decoded.
 func (r *Replay) Next(envelope []byte) (runner.Record, []error) {
-	rec := runner.Record{Index: r.Tree.Size(), Digest: runner.DigestOf(envelope)}
+	rec := runner.Record{Index: r.Size(), Digest: runner.DigestOf(envelope)}
 	var errs []error
 	if err := r.Tree.Add(envelope); err != nil {
 		errs = append(errs, err)
@@ -93,14 +127,16 @@ func (r *Replay) add(rec runner.Record, signed bool) error {
 	return r.keys.follow(rec.Index, previous, rec.At, rotated)
 }
 
-// inputs are the digests of the attachments that an event rests on: what a
+// Inputs are the digests of the attachments that an event rests on: what a
 // decision was asked and by which policy, and the documents with which a daemon
-// opened the log.
-func inputs(e runner.Event) []runner.Digest {
+// opened the log, which every later year of it has again.
+func Inputs(e runner.Event) []runner.Digest {
 	var d runner.Decision
 	switch e := e.(type) {
 	case runner.Opened:
 		return []runner.Digest{e.ConfigDigest, e.PolicyDigest, e.RootDigest}
+	case runner.Continued:
+		return e.InEffect
 	case runner.Authorized:
 		d = e.Decision
 	case runner.Denied:

@@ -27,10 +27,12 @@ const RootSchema = "runnerward.root/v1"
 // gets it by another way than the log itself.
 type Root struct {
 	Schema string `json:"schema"`
-	// Origin is the name of the log: <dns>/<pool>/<year>.
+	// Origin is the name of the log: <dns>/<pool>. A later year of it has the
+	// name <origin>/<year>, see [Shard].
 	Origin string `json:"origin"`
 	// LogKey verifies checkpoints from the beginning, in the vkey form of
-	// signed notes. Its name is the origin.
+	// signed notes. Its name is the origin. A later year is signed by the same
+	// key under that year's name; [YearKey] is its vkey.
 	LogKey string `json:"logKey"`
 	// NextLogKeys took over from it, in order.
 	NextLogKeys []LogKey `json:"nextLogKeys,omitempty"`
@@ -50,10 +52,22 @@ const (
 	ProtectionKMS  = "kms"
 )
 
-// LogKey is a key that signs the checkpoints of this size and more.
+// LogKey is a key that signs the checkpoints of this size and more. The size is
+// that of the whole log, over all its years.
 type LogKey struct {
 	Key      string `json:"key"`
 	FromSize uint64 `json:"fromSize"`
+}
+
+// YearKey is the vkey of a key of the log under the name of one of its years.
+// A vkey is name, hash and key, and the hash is over name and key:
+// https://c2sp.org/signed-note
+func YearKey(vkey, origin string) (string, error) {
+	public, err := vkeyPublic(vkey)
+	if err != nil {
+		return "", err
+	}
+	return note.NewEd25519VerifierKey(origin, public)
 }
 
 // RecordKey is a key that signs records.
@@ -126,6 +140,18 @@ type logKey struct {
 	LogKey
 	id       string
 	verifier note.Verifier
+}
+
+// in is the key under the name of a year of the log.
+func (k logKey) in(origin string) (note.Verifier, error) {
+	if origin == k.verifier.Name() {
+		return k.verifier, nil
+	}
+	vkey, err := YearKey(k.Key, origin)
+	if err != nil {
+		return nil, err
+	}
+	return note.NewVerifier(vkey)
 }
 
 type recordKey struct {

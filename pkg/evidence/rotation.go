@@ -187,7 +187,8 @@ func (v *Verifier) InForce(use runner.KeyUse) string {
 	return ids[at]
 }
 
-// CheckpointKey is the id of the key that signs the checkpoint of this size.
+// CheckpointKey is the id of the key that signs the checkpoint of this size,
+// which is that of the whole log.
 // An empty tree says nothing: any key of the log may sign it, so that a view
 // can be begun anew when the first key is no more.
 func (v *Verifier) CheckpointKey(size uint64) string {
@@ -205,6 +206,19 @@ func (v *Verifier) logKey(size uint64) logKey {
 		}
 	}
 	return key
+}
+
+// resume puts in force the keys that signed where the log is read from: the
+// first record at hand, and the checkpoint that ends with it. Handovers before
+// it cannot be followed, so that the root has to name both keys.
+func (v *Verifier) resume(keyID string, before uint64) {
+	v.at = max(0, slices.Index(v.order, keyID))
+	v.logAt = 0
+	for i, k := range v.logs {
+		if k.FromSize <= before+1 {
+			v.logAt = i
+		}
+	}
 }
 
 // Root is the root with the keys that were followed, and without those that

@@ -1,13 +1,10 @@
 package evidence
 
 import (
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -45,20 +42,21 @@ func (o VerifyOptions) Verify(fsys fs.FS, root Root) (*Report, error) {
 	v := &verification{
 		fsys: fsys, keys: keys, replay: NewReplay(keys),
 		report: &Report{Origin: root.Origin, State: runner.NewState(), Findings: []Finding{}, Notes: []Note{}},
-		blobs:  map[string]bool{}, changed: map[string]error{}, checkpoints: map[uint64]string{}, files: map[int64]string{},
-		roots: map[uint64]Root{},
+		files:  map[int64]string{}, roots: map[uint64]Root{}, loose: map[runner.Chain]bool{},
 	}
 	if err := v.list(); err != nil {
 		return nil, err
 	}
-	v.readBlobs()
-	v.readSegments()
+	v.each(v.readBlobs)
+	v.readYears()
 	v.checkSilence()
-	v.checkBlobs()
+	v.each(v.checkBlobs)
 	v.checkDocuments(o.Documents)
-	v.checkRoots()
-	v.checkCheckpoints()
-	v.checkView()
+	v.each(v.checkRoots)
+	v.checkFollowed()
+	v.each(v.checkCheckpoints)
+	v.checkYears()
+	v.each(v.checkView)
 	if o.Witnessed != nil {
 		v.checkWitnessed(o.Witnessed)
 	}
@@ -77,6 +75,28 @@ type verification struct {
 	replay *Replay
 	report *Report
 
+	// years are the shards at hand, the oldest first; the one that is being
+	// checked is embedded.
+	years []*year
+	*year
+
+	// roots are the keys that the log had followed at each record that names
+	// them, by index.
+	roots map[uint64]Root
+	files map[int64]string // record index to segment
+	// stopped: the fold met a violation.
+	stopped bool
+	// loose are the chains of which a record could not be followed back to
+	// years that are not at hand, unfollowed is the number of such records.
+	loose      map[runner.Chain]bool
+	unfollowed int
+}
+
+// year is what lies in one shard, under the full names of its objects.
+type year struct {
+	Place
+	tree        *Tree
+	records     []runner.Record
 	segments    []string
 	checkpoints map[uint64]string // by size
 	blobNames   []string
@@ -87,82 +107,29 @@ type verification struct {
 	// was listed, nil if there was none.
 	viewHeadBytes []byte
 
-	// roots are the keys that the log had followed at each record that names
-	// them, by index.
-	roots map[uint64]Root
-
-	files map[int64]string // record index to segment
-	ends  []uint64         // sizes at which a segment ends
+	ends []uint64 // sizes at which a segment ends
 	// torn: records are missing, so that indexes, chains and roots after the
-	// place mean nothing. stopped: the fold met a violation.
-	torn, stopped bool
+	// place mean nothing. lost: they are missing before this shard.
+	torn, lost bool
 }
 
-// list sorts the files of the ledger by what they should be. Its order allows
-// for a daemon that goes on writing: what is listed first was written last, so
-// that what it rests on is there when it is listed.
-func (v *verification) list() error {
-	if b, err := fs.ReadFile(v.fsys, ViewCheckpoint); err == nil {
-		v.viewHeadBytes = b
+func newYear(s Shard) *year {
+	return &year{
+		Place: Place{Shard: s}, tree: &Tree{}, checkpoints: map[uint64]string{},
+		blobs: map[string]bool{}, changed: map[string]error{},
 	}
-	temp := 0
-	first := []string{ViewFolder, CheckpointFolder, SegmentFolder}
-	for _, folder := range append(first, ".") {
-		err := fs.WalkDir(v.fsys, strings.TrimSuffix(folder, "/"), func(name string, d fs.DirEntry, err error) error {
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
-				return nil // a folder without objects, or a partial tile just replaced
-			case err != nil:
-				return fmt.Errorf("list the ledger: %w", err)
-			case d.IsDir() && folder == "." && slices.Contains(first, name+"/"):
-				return fs.SkipDir
-			case d.IsDir():
-				return nil
-			case !d.Type().IsRegular():
-				v.report.find(-1, name, problem(7, "unexpected-file", "not a regular file"))
-				return nil
-			case strings.HasPrefix(name, TempFolder):
-				temp++
-				return nil
-			}
-			v.sort(name)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if temp > 0 {
-		v.report.note(strings.TrimSuffix(TempFolder, "/"), fmt.Sprintf("%d unfinished files, which are no part of the log", temp))
-	}
-	slices.Sort(v.segments)
-	return nil
 }
 
-func (v *verification) sort(name string) {
-	unexpected := problem(7, "unexpected-file", "a ledger has no file of this name")
-	switch {
-	case strings.HasPrefix(name, SegmentFolder):
-		if _, err := ParseNumbered(SegmentFolder, name); err != nil {
-			v.report.find(-1, name, unexpected)
-			return
-		}
-		v.segments = append(v.segments, name)
-	case strings.HasPrefix(name, CheckpointFolder):
-		size, err := ParseNumbered(CheckpointFolder, name)
-		if err != nil {
-			v.report.find(-1, name, unexpected)
-			return
-		}
-		v.checkpoints[size] = name
-	case strings.HasPrefix(name, BlobFolder):
-		v.blobNames = append(v.blobNames, name)
-	case strings.HasPrefix(name, ViewFolder):
-		v.view = append(v.view, name)
-	default:
-		v.report.find(-1, name, unexpected)
+// each checks one shard after the other.
+func (v *verification) each(check func()) {
+	for _, y := range v.years {
+		v.year = y
+		check()
 	}
 }
+
+// newest says that no later shard is at hand.
+func (v *verification) newest() bool { return v.year == v.years[len(v.years)-1] }
 
 // read is the content of a file; a file that cannot be read is a finding.
 func (v *verification) read(name string) ([]byte, bool) {
@@ -180,7 +147,7 @@ func (v *verification) readBlobs() {
 		if !ok {
 			continue
 		}
-		if got := BlobName(runner.DigestOf(b)); got != name {
+		if got := v.Name(BlobName(runner.DigestOf(b))); got != name {
 			v.changed[name] = problem(10, "blob-digest", "the content has the digest %s, not that of its name", runner.DigestOf(b))
 		}
 		v.blobs[name] = false
@@ -189,30 +156,27 @@ func (v *verification) readBlobs() {
 
 func (v *verification) readSegments() {
 	for _, name := range v.segments {
-		first, err := ParseNumbered(SegmentFolder, name)
+		_, plain := SplitShard(name)
+		first, err := ParseNumbered(SegmentFolder, plain)
 		if err != nil {
 			continue // sort took only names that parse
 		}
-		size := v.replay.Tree.Size()
+		size := v.tree.Size()
 		switch {
 		case v.torn:
 		case first > size:
 			v.torn = true
-			v.report.find(int64(size), name, problem(7, "segment-missing", "records %d to %d are missing before this segment", size, first-1))
+			v.report.find(v.at(size), name, problem(7, "segment-missing", "records %d to %d are missing before this segment", v.at(size), v.at(first)-1))
 		case first < size:
-			v.report.find(int64(first), name, problem(7, "segment-order", "the segment begins at record %d, which an earlier segment holds", first))
+			v.report.find(v.at(first), name, problem(7, "segment-order", "the segment begins at record %d, which an earlier segment holds", v.at(first)))
 			continue
 		}
 		v.readSegment(name)
 	}
-	v.report.Size = v.replay.Tree.Size()
-	if v.torn {
-		return
-	}
-	if root, err := v.replay.Tree.Root(v.report.Size); err == nil {
-		v.report.RootHash = base64.StdEncoding.EncodeToString(root[:])
-	}
 }
+
+// at is the index in the log of a record of this shard.
+func (y *year) at(inShard uint64) int64 { return int64(y.Before + inShard) }
 
 func (v *verification) readSegment(name string) {
 	b, ok := v.read(name)
@@ -222,7 +186,7 @@ func (v *verification) readSegment(name string) {
 	}
 	entries, err := Entries(b)
 	if err != nil || len(entries) == 0 {
-		v.report.find(int64(v.replay.Tree.Size()), name, problem(7, "segment-framing", "the segment is cut off after %d records", len(entries)))
+		v.report.find(v.at(v.tree.Size()), name, problem(7, "segment-framing", "the segment is cut off after %d records", len(entries)))
 	}
 	for _, envelope := range entries {
 		if v.torn {
@@ -235,7 +199,7 @@ func (v *verification) readSegment(name string) {
 		v.torn = true
 	}
 	if !v.torn {
-		v.ends = append(v.ends, v.replay.Tree.Size())
+		v.ends = append(v.ends, v.tree.Size())
 	}
 }
 
@@ -257,10 +221,12 @@ func (v *verification) record(name string, envelope []byte) {
 		return
 	}
 	v.report.Records = append(v.report.Records, rec)
+	v.records = append(v.records, rec)
 	if _, opened := rec.Event.(runner.Opened); opened {
 		v.roots[rec.Index] = v.keys.Root()
 	}
-	if v.stopped {
+	v.placed(rec, name)
+	if v.stopped || v.passOver(rec) {
 		return
 	}
 	if err := v.report.State.Apply(rec); err != nil {
@@ -282,6 +248,11 @@ func (v *verification) checkSilence() {
 	recs := v.report.Records
 	for i := 1; i < len(recs); i++ {
 		before, after := recs[i-1], recs[i]
+		if _, begins := after.Event.(runner.Continued); begins && after.At.Sub(before.At) > MaxSilence {
+			// Nothing may stand between the end of a year and the next.
+			v.report.note(v.files[int64(after.Index)], fmt.Sprintf("nothing was recorded from %s to %s: the daemon ended between two years", stamp(before.At), stamp(after.At)))
+			continue
+		}
 		if after.Index != before.Index+1 || after.At.Sub(before.At) <= MaxSilence || v.explained(recs[i:], before.At) {
 			continue
 		}
@@ -301,9 +272,9 @@ func (v *verification) explained(after []runner.Record, since time.Time) bool {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func (v *verification) checkBlobs() {
-	for _, rec := range v.report.Records {
-		for _, d := range inputs(rec.Event) {
-			name := BlobName(d)
+	for _, rec := range v.records {
+		for _, d := range Inputs(rec.Event) {
+			name := v.Name(BlobName(d))
 			if _, ok := v.blobs[name]; !ok {
 				v.report.find(int64(rec.Index), name, problem(10, "blob-missing",
 					"record %d rests on an attachment that is not in the ledger", rec.Index))
@@ -320,8 +291,9 @@ func (v *verification) checkBlobs() {
 		v.report.find(-1, name, v.changed[name]) // no record that can be read refers to it
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.blobs)) {
-		// A crash between an attachment and its record leaves one.
-		if !v.blobs[name] {
+		// A crash between an attachment and its record leaves one; so does the
+		// end of a year, and then the next year has it too.
+		if !v.blobs[name] && !v.inNextYear(name) {
 			v.report.note(name, "no record refers to this attachment")
 		}
 	}

@@ -18,6 +18,7 @@ type VerifyDocument func(document, signature []byte) (runner.HostIdentity, error
 func (v *verification) checkDocuments(verify VerifyDocument) {
 	count := 0
 	for _, rec := range v.report.Records {
+		v.year = v.yearOf(rec)
 		claimed, ok := rec.Event.(runner.Claimed)
 		if !ok || claimed.Host.Identity == nil {
 			continue
@@ -27,7 +28,7 @@ func (v *verification) checkDocuments(verify VerifyDocument) {
 			continue
 		}
 		for _, err := range v.document(verify, *claimed.Host.Identity) {
-			v.report.find(int64(rec.Index), BlobName(claimed.Host.Identity.Document), err)
+			v.report.find(int64(rec.Index), v.Name(BlobName(claimed.Host.Identity.Document)), err)
 		}
 	}
 	switch {
@@ -40,8 +41,8 @@ func (v *verification) checkDocuments(verify VerifyDocument) {
 }
 
 func (v *verification) document(verify VerifyDocument, recorded runner.HostIdentity) []error {
-	document, errDocument := fs.ReadFile(v.fsys, BlobName(recorded.Document))
-	signature, errSignature := fs.ReadFile(v.fsys, BlobName(recorded.Signature))
+	document, errDocument := fs.ReadFile(v.fsys, v.Name(BlobName(recorded.Document)))
+	signature, errSignature := fs.ReadFile(v.fsys, v.Name(BlobName(recorded.Signature)))
 	if errDocument != nil || errSignature != nil {
 		return nil // found already: the record rests on attachments that are not there
 	}

@@ -43,7 +43,15 @@ type Objects interface {
 func (v *verification) checkObjects(store Objects) error {
 	need := v.lastUses()
 	var found []Finding
-	for _, folder := range []string{SegmentFolder, CheckpointFolder, BlobFolder} {
+	var folders []string
+	stored := map[string]bool{}
+	for _, y := range v.years {
+		folders = append(folders, y.Name(SegmentFolder), y.Name(CheckpointFolder), y.Name(BlobFolder))
+		for name := range y.blobs {
+			stored[name] = true
+		}
+	}
+	for _, folder := range folders {
 		objects, err := store.Objects(folder)
 		if err != nil {
 			return fmt.Errorf("ask for the locks of the ledger's objects: %w", err)
@@ -57,7 +65,7 @@ func (v *verification) checkObjects(store Objects) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(need)) {
 		// That a referenced attachment is missing was said already.
-		if _, stored := v.blobs[name]; stored || !strings.HasPrefix(name, BlobFolder) {
+		if _, plain := SplitShard(name); stored[name] || !strings.HasPrefix(plain, BlobFolder) {
 			p := problem(7, "unlocked", "the store knows no version of this object")
 			found = append(found, Finding{-1, name, p.Invariant, p.Rule, p.Detail})
 		}
@@ -114,31 +122,36 @@ func (v *verification) lastUses() map[string]time.Time {
 	}
 	var inEffect []runner.Digest
 	silent := false // no record since what says that there was a silence or an outage
-	for _, rec := range v.report.Records {
-		if segment, ok := v.files[int64(rec.Index)]; ok {
-			use(segment, rec.At)
-		}
-		if name, ok := v.checkpoints[rec.Index+1]; ok {
-			use(name, rec.At)
-		}
-		switch rec.Event.(type) {
-		case runner.Gap, runner.Spooled: // which the next daemon writes before it opens the log
-			silent = true
-		case runner.Opened:
-		default:
-			silent = false
-		}
-		for _, d := range inEffect {
-			if !silent {
-				use(BlobName(d), rec.At)
+	for _, y := range v.years {
+		for _, rec := range y.records {
+			if segment, ok := v.files[int64(rec.Index)]; ok {
+				use(segment, rec.At)
 			}
-		}
-		rests := inputs(rec.Event)
-		for _, d := range rests {
-			use(BlobName(d), rec.At)
-		}
-		if _, opened := rec.Event.(runner.Opened); opened {
-			inEffect, silent = rests, false
+			if name, ok := y.checkpoints[rec.Index+1-y.Before]; ok {
+				use(name, rec.At)
+			}
+			switch rec.Event.(type) {
+			case runner.Gap, runner.Spooled: // which the next daemon writes before it opens the log
+				silent = true
+			case runner.Opened:
+			default:
+				silent = false
+			}
+			for _, d := range inEffect {
+				if !silent {
+					use(y.Name(BlobName(d)), rec.At)
+				}
+			}
+			rests := Inputs(rec.Event)
+			for _, d := range rests {
+				use(y.Name(BlobName(d)), rec.At)
+			}
+			switch rec.Event.(type) {
+			case runner.Opened:
+				inEffect, silent = rests, false
+			case runner.Continued:
+				inEffect = rests
+			}
 		}
 	}
 	return uses

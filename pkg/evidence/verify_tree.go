@@ -16,6 +16,9 @@ import (
 // checkCheckpoints wants one valid checkpoint for the end of every segment. A
 // crash between the last segment and its checkpoint leaves one segment without.
 func (v *verification) checkCheckpoints() {
+	if v.lost {
+		return // said already
+	}
 	v.lateCheckpoints()
 	wrong := 0
 	for _, size := range slices.Sorted(maps.Keys(v.checkpoints)) {
@@ -24,7 +27,7 @@ func (v *verification) checkCheckpoints() {
 		if !ok {
 			continue
 		}
-		cp, err := v.keys.Checkpoint(b)
+		cp, err := v.keys.CheckpointIn(v.Place, b)
 		if err == nil {
 			err = v.checkSize(cp, size)
 		}
@@ -37,13 +40,13 @@ func (v *verification) checkCheckpoints() {
 			}
 		}
 		if err != nil {
-			v.report.find(int64(size)-1, name, err) // it was written for that record
+			v.report.find(v.at(size)-1, name, err) // it was written for that record
 			continue
 		}
 		v.report.Head = string(b)
 	}
 	if wrong > 1 {
-		v.report.find(-1, strings.TrimSuffix(CheckpointFolder, "/"), problem(7, "checkpoint-root",
+		v.report.find(-1, strings.TrimSuffix(v.Name(CheckpointFolder), "/"), problem(7, "checkpoint-root",
 			"%d more checkpoints sign other roots than the records have", wrong-1))
 	}
 	v.checkCovered()
@@ -56,19 +59,21 @@ func (v *verification) lateCheckpoints() {
 		if _, ok := v.checkpoints[end]; ok {
 			continue
 		}
-		if _, err := fs.Stat(v.fsys, CheckpointName(end)); err == nil {
-			v.checkpoints[end] = CheckpointName(end)
+		if _, err := fs.Stat(v.fsys, v.Name(CheckpointName(end))); err == nil {
+			v.checkpoints[end] = v.Name(CheckpointName(end))
 		}
 	}
 }
+
+func (v *verification) viewName(t Tile) string { return v.Name(ViewName(t)) }
 
 func (v *verification) checkSize(cp Checkpoint, size uint64) error {
 	_, ends := slices.BinarySearch(v.ends, cp.Size)
 	switch {
 	case cp.Size != size:
 		return problem(7, "checkpoint-size", "the checkpoint is of size %d, its name says %d", cp.Size, size)
-	case !v.torn && cp.Size > v.report.Size:
-		return problem(7, "segment-missing", "the checkpoint signs %d records, the ledger holds %d", cp.Size, v.report.Size)
+	case !v.torn && cp.Size > v.tree.Size():
+		return problem(7, "segment-missing", "the checkpoint signs %d records, the ledger holds %d", cp.Size, v.tree.Size())
 	case !v.torn && !ends:
 		return problem(7, "checkpoint-size", "no segment ends at record %d", cp.Size)
 	}
@@ -78,7 +83,7 @@ func (v *verification) checkSize(cp Checkpoint, size uint64) error {
 // checkRoot passes over what lies beyond missing records: that they are
 // missing was said already.
 func (v *verification) checkRoot(cp Checkpoint) error {
-	root, err := v.replay.Tree.Root(cp.Size)
+	root, err := v.tree.Root(cp.Size)
 	if v.torn && err != nil {
 		return nil
 	}
@@ -100,33 +105,36 @@ func (v *verification) checkCovered() {
 		if _, ok := v.checkpoints[end]; ok {
 			continue
 		}
-		if i == len(v.ends)-1 && !v.torn {
+		if i == len(v.ends)-1 && !v.torn && v.newest() {
 			v.report.note(v.segments[len(v.segments)-1], "the last segment has no checkpoint yet: the daemon ended between the two, or still writes")
 			continue
 		}
-		v.report.find(int64(end)-1, CheckpointName(end), problem(7, "checkpoint-missing", "the segment that ends at record %d has no checkpoint", end))
+		v.report.find(v.at(end)-1, v.Name(CheckpointName(end)), problem(7, "checkpoint-missing", "the segment that ends at record %d has no checkpoint", v.at(end)))
 	}
 }
 
 // checkView compares the view with the log that it is derived from. A view
 // that lags is in order; one that says something else is not.
 func (v *verification) checkView() {
+	if v.lost {
+		return
+	}
 	if len(v.view) == 0 {
-		v.report.note(strings.TrimSuffix(ViewFolder, "/"), "there is no view; it can be rebuilt from the log")
+		v.report.note(strings.TrimSuffix(v.Name(ViewFolder), "/"), "there is no view; it can be rebuilt from the log")
 		return
 	}
 	have := map[string]bool{}
 	for _, name := range v.view {
-		if name != ViewCheckpoint {
+		if name != v.Name(ViewCheckpoint) {
 			have[name] = v.viewTile(name)
 		}
 	}
 	switch {
-	case v.viewHeadBytes == nil && slices.Contains(v.view, ViewCheckpoint):
-		v.report.note(ViewCheckpoint, "the view was first published during this check")
+	case v.viewHeadBytes == nil && slices.Contains(v.view, v.Name(ViewCheckpoint)):
+		v.report.note(v.Name(ViewCheckpoint), "the view was first published during this check")
 		return
 	case v.viewHeadBytes == nil:
-		v.report.find(-1, ViewCheckpoint, problem(7, "view", "the view has tiles and no checkpoint"))
+		v.report.find(-1, v.Name(ViewCheckpoint), problem(7, "view", "the view has tiles and no checkpoint"))
 		return
 	}
 	head := v.viewHead(v.viewHeadBytes)
@@ -137,30 +145,30 @@ func (v *verification) checkView() {
 		full := tile
 		full.Width = TileWidth
 		// A full tile replaces its partial ones.
-		if name := ViewName(tile); !have[name] && !have[ViewName(full)] {
+		if name := v.viewName(tile); !have[name] && !have[v.viewName(full)] {
 			v.report.find(-1, name, problem(7, "view", "the view's checkpoint covers this tile, which is missing"))
 		}
 	}
-	if head.Size < v.report.Size {
-		v.report.note(ViewCheckpoint, fmt.Sprintf("the view shows %d of %d records", head.Size, v.report.Size))
+	if head.Size < v.tree.Size() {
+		v.report.note(v.Name(ViewCheckpoint), fmt.Sprintf("the view shows %d of %d records", head.Size, v.tree.Size()))
 	}
 }
 
 func (v *verification) viewHead(b []byte) *Checkpoint {
-	cp, err := v.keys.Checkpoint(b)
+	cp, err := v.keys.CheckpointIn(v.Place, b)
 	if err == nil && !v.torn {
 		err = v.viewRoot(cp)
 	}
 	if err != nil {
-		v.report.find(-1, ViewCheckpoint, err)
+		v.report.find(-1, v.Name(ViewCheckpoint), err)
 		return nil
 	}
 	return &cp
 }
 
 func (v *verification) viewRoot(cp Checkpoint) error {
-	if cp.Size > v.report.Size {
-		return problem(7, "view", "the view shows %d records, the ledger holds %d", cp.Size, v.report.Size)
+	if cp.Size > v.tree.Size() {
+		return problem(7, "view", "the view shows %d records, the ledger holds %d", cp.Size, v.tree.Size())
 	}
 	if _, ok := v.checkpoints[cp.Size]; !ok && cp.Size > 0 {
 		return problem(7, "checkpoint-missing", "the view shows the checkpoint of size %d, which the ledger does not hold", cp.Size)
@@ -173,7 +181,7 @@ func (v *verification) viewRoot(cp Checkpoint) error {
 
 // viewTile compares a tile with the records and says whether it is there.
 func (v *verification) viewTile(name string) bool {
-	tile, err := ParseTilePath(strings.TrimPrefix(name, ViewFolder))
+	tile, err := ParseTilePath(strings.TrimPrefix(name, v.Name(ViewFolder)))
 	if err != nil {
 		v.report.find(-1, name, problem(7, "unexpected-file", "a view has no file of this name"))
 		return false
@@ -185,11 +193,11 @@ func (v *verification) viewTile(name string) bool {
 	case err != nil:
 		v.report.find(-1, name, problem(7, "unreadable", "%v", err))
 	case v.torn:
-	case !tile.Within(v.report.Size):
-		v.report.find(-1, name, problem(7, "view", "the tile shows more than the %d records of the ledger", v.report.Size))
+	case !tile.Within(v.tree.Size()):
+		v.report.find(-1, name, problem(7, "view", "the tile shows more than the %d records of the ledger", v.tree.Size()))
 	default:
 		if at, ok := v.contradiction(tile, b); ok {
-			v.report.find(at, name, problem(7, "view", "the tile contradicts the records from %d on", at))
+			v.report.find(v.at(uint64(at)), name, problem(7, "view", "the tile contradicts the records from %d on", v.at(uint64(at))))
 		}
 	}
 	return true
@@ -204,7 +212,7 @@ func (v *verification) contradiction(tile Tile, b []byte) (int64, bool) {
 		for range tile.Level {
 			span *= TileWidth
 		}
-		want, err := v.replay.Tree.TileData(tile)
+		want, err := v.tree.TileData(tile)
 		if err != nil || bytes.Equal(b, want) {
 			return int64(first * span), err != nil
 		}
@@ -216,7 +224,7 @@ func (v *verification) contradiction(tile Tile, b []byte) (int64, bool) {
 	}
 	entries, err := Entries(b)
 	for i, envelope := range entries {
-		if i == tile.Width || tlog.RecordHash(envelope) != v.replay.Tree.Leaf(first+uint64(i)) {
+		if i == tile.Width || tlog.RecordHash(envelope) != v.tree.Leaf(first+uint64(i)) {
 			return int64(first) + int64(min(i, tile.Width-1)), true
 		}
 	}
@@ -229,20 +237,39 @@ func (v *verification) contradiction(tile Tile, b []byte) (int64, bool) {
 // checkWitnessed wants the log to hold what it held when the auditor saw it.
 func (v *verification) checkWitnessed(signed []byte) {
 	const name = "witnessed checkpoint"
-	cp, _, err := v.keys.openCheckpoint(signed)
-	switch {
-	case err != nil:
-	case v.torn:
-		err = problem(7, "rollback", "records are missing, so the witnessed checkpoint of size %d cannot be found", cp.Size)
-	case cp.Size > v.report.Size:
-		err = problem(7, "rollback", "the log had %d records when it was witnessed and has %d now", cp.Size, v.report.Size)
-	default:
-		root, rootErr := v.replay.Tree.Root(cp.Size)
-		if rootErr != nil || root != cp.Root {
-			err = problem(7, "fork", "the first %d records are not those that were witnessed", cp.Size)
+	origin, _, _ := strings.Cut(string(signed), "\n")
+	err := error(problem(7, "rollback", "the witnessed checkpoint is of %.120q, and of that year nothing is at hand", origin))
+	for i, y := range v.years {
+		// What is of no log at all is judged by the first year.
+		if y.Origin(v.report.Origin) == origin || i == 0 && !v.isYear(origin) {
+			v.year = y
+			err = v.witnessed(signed)
 		}
 	}
 	if err != nil {
 		v.report.find(-1, name, err)
 	}
+}
+
+// isYear says that this is the name of a year of this log.
+func (v *verification) isYear(origin string) bool {
+	folder, below := strings.CutPrefix(origin, v.report.Origin+"/")
+	_, ok := ParseShard(folder)
+	return origin == v.report.Origin || below && ok
+}
+
+func (v *verification) witnessed(signed []byte) error {
+	cp, _, err := v.keys.openCheckpoint(v.Place, signed)
+	switch size := v.tree.Size(); {
+	case err != nil:
+		return err
+	case v.torn:
+		return problem(7, "rollback", "records are missing, so the witnessed checkpoint of size %d cannot be found", cp.Size)
+	case cp.Size > size:
+		return problem(7, "rollback", "the log had %d records when it was witnessed and has %d now", cp.Size, size)
+	}
+	if root, err := v.tree.Root(cp.Size); err != nil || root != cp.Root {
+		return problem(7, "fork", "the first %d records are not those that were witnessed", cp.Size)
+	}
+	return nil
 }

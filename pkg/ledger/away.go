@@ -177,7 +177,7 @@ func (o *opening) take(index uint64, envelope []byte, told bool) error {
 		return fmt.Errorf("record %d in the spool %s %w: keep a copy of that folder for the auditor, "+
 			"find out why, move this record and those after it away and start again", index, spool.Where(), why)
 	}
-	switch size := o.replay.Tree.Size(); {
+	switch size := o.replay.Size(); {
 	case index > size:
 		return refuse(fmt.Errorf("does not follow the log, which ends before record %d", size))
 	case index < size && o.records[index].Digest != runner.DigestOf(envelope):
@@ -188,13 +188,23 @@ func (o *opening) take(index uint64, envelope []byte, told bool) error {
 		o.kept = append(o.kept, kept{index, o.records[index].At})
 		return nil
 	}
+	ended := o.closed != nil
+	if ended {
+		o.goOn(o.next())
+		o.years = append(o.years, o.Log.year)
+	}
 	rec, errs := o.replay.Next(envelope)
+	if _, begins := rec.Event.(runner.Continued); len(errs) == 0 && begins != ended {
+		errs = append(errs, fmt.Errorf("%s stands between two years", rec.Event.Kind()))
+	}
 	if len(errs) > 0 {
 		return refuse(fmt.Errorf("is not what this daemon signed: %w", errors.Join(errs...)))
 	}
-	o.Log.view.add(envelope)
+	o.took(rec, envelope)
 	o.records = append(o.records, rec)
-	o.queue = append(o.queue, &pending{record: rec, envelope: envelope, segment: segmentOf(envelope), added: true})
+	o.queue = append(o.queue, &pending{
+		record: rec, year: o.Log.year, envelope: envelope, segment: segmentOf(envelope), added: true,
+	})
 	o.kept = append(o.kept, kept{index, rec.At})
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/runnerward/runnerward/pkg/evidence"
 )
 
 const tempFolder = "tmp"
@@ -64,8 +66,20 @@ func (d *Dir) prepare() error {
 			return fmt.Errorf("create folder: %w", err)
 		}
 	}
-	for _, folder := range []string{"seg", "checkpoints", "blobs/sha256", "blobs", "view", "."} {
-		if err := d.syncFolder(folder); err != nil {
+	folders := []string{"seg", "checkpoints", "blobs/sha256", "blobs", "view", "."}
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("list folder: %w", err)
+	}
+	for _, e := range entries {
+		if shard, ok := evidence.ParseShard(e.Name()); ok && e.IsDir() {
+			for _, folder := range []string{"seg", "checkpoints", "blobs/sha256", "blobs", "."} {
+				folders = append(folders, path.Clean(shard.Name(folder)))
+			}
+		}
+	}
+	for _, folder := range folders {
+		if err := d.syncFolder(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

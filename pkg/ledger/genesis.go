@@ -54,10 +54,10 @@ func (o *opening) genesis(ctx context.Context) (evidence.Root, error) {
 // firsts is how to read the records that the log begins with. Of a log whose
 // very first ones did not reach the store they are in the spool.
 func (o *opening) firsts(ctx context.Context) (count int, read func(i int) (envelope []byte, err error), err error) {
-	names, err := o.store.List(ctx, evidence.SegmentFolder)
+	names, err := o.in(o.year).list(ctx, evidence.SegmentFolder)
 	if err != nil || len(names) > 0 || o.options.Spool == nil {
 		return len(names), func(i int) ([]byte, error) {
-			segment, err := o.store.Read(ctx, names[i])
+			segment, err := o.in(o.year).read(ctx, names[i])
 			if err != nil {
 				return nil, err
 			}
@@ -81,7 +81,7 @@ func (k *Keys) oldest() *recordKey {
 
 func (o *opening) namedRoot(ctx context.Context, digest runner.Digest) (evidence.Root, error) {
 	name := evidence.BlobName(digest)
-	b, err := o.store.Read(ctx, name)
+	b, err := o.in(o.year).read(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		return evidence.Root{}, fmt.Errorf("the log names its public keys in %s, which is missing: restore it from a copy: %w", name, err)
 	}
@@ -125,7 +125,7 @@ func peek(envelope []byte) (at time.Time, root runner.Digest) {
 // by a key that was in force in between, and is not given any more, counts as
 // none; the view is then published anew.
 func (o *opening) viewCheckpoint(b []byte) (evidence.Checkpoint, error) {
-	cp, err := o.verifier.Checkpoint(b)
+	cp, err := o.verifier.CheckpointIn(o.year.Place, b)
 	for _, key := range []*logKey{o.keys.log, o.keys.oldLog} {
 		if err == nil || key == nil {
 			continue
@@ -136,13 +136,13 @@ func (o *opening) viewCheckpoint(b []byte) (evidence.Checkpoint, error) {
 		if rootErr != nil {
 			return cp, rootErr
 		}
-		cp, err = verifier.Checkpoint(b)
+		cp, err = verifier.CheckpointIn(o.year.Place, b)
 	}
 	return cp, err
 }
 
 // checkKeys wants keys that can go on where the log ends.
-func (o *opening) checkKeys(context.Context) error { return o.keys.check(o.verifier) }
+func (o *opening) checkKeys() error { return o.keys.check(o.verifier) }
 
 // Rotation is the record by which the key in force hands over to the one that
 // was given besides it. It is nil when nothing is to be handed over; after it

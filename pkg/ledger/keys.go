@@ -77,6 +77,17 @@ type logKey struct {
 // VerifierKey implements [evidence.CheckpointSigner].
 func (k *logKey) VerifierKey() string { return k.vkey }
 
+// as is the key under the name of a year of the log.
+func (k *logKey) as(origin string) (*logKey, error) {
+	vkey, err := evidence.YearKey(k.vkey, origin)
+	if err != nil {
+		return nil, err
+	}
+	named := *k
+	named.vkey = vkey
+	return &named, nil
+}
+
 // held is a public key by its name and encoding.
 type held struct {
 	id   string

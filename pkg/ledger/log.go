@@ -38,7 +38,7 @@ type Options struct {
 // Log is the append-only log. Append, Recover, PublishView and Close must not
 // be called concurrently; PutBlob, Head and ViewError may be called at any time.
 //
-// It keeps the hashes of the whole tree in memory, 64 bytes a record, and the
+// It keeps the hashes of this year's tree in memory, 64 bytes a record, and the
 // envelopes that the last, partial entry bundle of the view consists of.
 type Log struct {
 	store    Store
@@ -46,7 +46,11 @@ type Log struct {
 	options  Options
 	replay   *evidence.Replay
 	verifier *evidence.Verifier // the replay's: it knows which key is in force
-	view     view
+
+	// closed is the last record if it closed the year, inEffect what the last
+	// opened record names.
+	closed   *runner.Closed
+	inEffect []runner.Digest
 
 	// pending is the record that an append has begun and not acknowledged.
 	pending *pending
@@ -55,7 +59,10 @@ type Log struct {
 	// unsigned is why the last record could not be signed, nil if it could.
 	unsigned error
 
-	mu      sync.Mutex // guards what follows
+	mu sync.Mutex // guards what follows
+	// year is the shard that the last record stands in. Only the one caller of
+	// Append and Recover changes it, and may read it without the lock.
+	year    *year
 	fenced  error
 	size    uint64
 	head    []byte // the newest checkpoint
@@ -72,6 +79,7 @@ type Log struct {
 // give other bytes the next time, and the store must be asked about these.
 type pending struct {
 	record   runner.Record
+	year     *year
 	envelope []byte
 	segment  []byte
 	added    bool // tree and chains hold it
@@ -119,6 +127,10 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 	if err := l.replay.Check(at, read); err != nil {
 		return runner.Record{}, err
 	}
+	y, err := l.placeOf(read)
+	if err != nil {
+		return runner.Record{}, err
+	}
 	signer, err := l.keys.recordSigner(l.verifier.InForce(runner.RecordKey))
 	if err != nil {
 		return runner.Record{}, err
@@ -129,8 +141,9 @@ func (l *Log) append(ctx context.Context, at time.Time, e runner.Event) (runner.
 	}
 	l.pending = &pending{
 		record: runner.Record{
-			Index: l.replay.Tree.Size(), Digest: runner.DigestOf(envelope), At: at.Round(0).UTC(), Event: read,
+			Index: l.replay.Size(), Digest: runner.DigestOf(envelope), At: at.Round(0).UTC(), Event: read,
 		},
+		year:     y,
 		envelope: envelope,
 		segment:  segmentOf(envelope),
 	}
@@ -165,9 +178,18 @@ func (l *Log) settle(ctx context.Context) (runner.Record, error) {
 // commit makes a record part of the stored log. It may be called again after
 // any failure, and by a later process with the bytes of the spool.
 func (l *Log) commit(ctx context.Context, p *pending) error {
+	first := p.record.Index - p.year.Before
 	if !p.landed {
+		if err := l.bring(ctx, p.year, evidence.Inputs(p.record.Event)); err != nil {
+			return err
+		}
+		if _, closes := p.record.Event.(runner.Closed); closes {
+			if err := l.keepToEnd(ctx, p.year, p.record.At); err != nil {
+				return err
+			}
+		}
 		// The commit point. After a crash from here on the record stands.
-		if err := l.createSame(ctx, evidence.SegmentName(p.record.Index), p.segment); err != nil {
+		if err := l.createSame(ctx, l.in(p.year), evidence.SegmentName(first), p.segment); err != nil {
 			return err
 		}
 		p.landed = true
@@ -176,7 +198,13 @@ func (l *Log) commit(ctx context.Context, p *pending) error {
 		return err
 	}
 	// Never before the segment is durable, so that no fork is ever signed.
-	return l.checkpoint(ctx, p.record.Index+1)
+	if err := l.checkpoint(ctx, p.year, first+1); err != nil {
+		return err
+	}
+	if _, closed := p.record.Event.(runner.Closed); closed {
+		l.bringUp(ctx, p.year, p.record.At, l.toHead) // as nobody does it later
+	}
+	return nil
 }
 
 // add takes a record into the tree, the chains and the view, once.
@@ -184,13 +212,16 @@ func (l *Log) add(p *pending) error {
 	if p.added {
 		return nil
 	}
+	if p.year != l.year {
+		l.goOn(p.year)
+	}
 	if err := l.replay.Tree.Add(p.envelope); err != nil {
 		return err
 	}
 	if err := l.replay.Add(p.record); err != nil {
 		return err
 	}
-	l.view.add(p.envelope)
+	l.took(p.record, p.envelope)
 	p.added = true
 	return nil
 }
@@ -198,76 +229,20 @@ func (l *Log) add(p *pending) error {
 // createSame creates an object or finds that it is there with these very
 // bytes, which is an earlier attempt of ours whose answer was lost. Other bytes
 // are another writer's.
-func (l *Log) createSame(ctx context.Context, name string, data []byte) error {
-	err := l.store.Create(ctx, name, data)
+func (l *Log) createSame(ctx context.Context, in inShard, name string, data []byte) error {
+	err := in.create(ctx, name, data)
 	if !errors.Is(err, ErrExists) {
 		return err
 	}
-	stored, err := l.store.Read(ctx, name)
+	stored, err := in.read(ctx, name)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(stored, data) {
-		return l.fenceOff(name)
+		return l.fenceOff(in.shard.Name(name))
 	}
 	return nil
 }
-
-// checkpoint signs the tree of this size. A stored checkpoint with other bytes
-// is as good if it is valid for the same size and root.
-func (l *Log) checkpoint(ctx context.Context, size uint64) error {
-	signed, err := l.signCheckpoint(ctx, size)
-	if err != nil {
-		return err
-	}
-	name := evidence.CheckpointName(size)
-	err = l.store.Create(ctx, name, signed)
-	if errors.Is(err, ErrExists) {
-		signed, err = l.acceptCheckpoint(ctx, name, signed)
-	}
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.size, l.head = size, signed
-	return nil
-}
-
-func (l *Log) acceptCheckpoint(ctx context.Context, name string, ours []byte) ([]byte, error) {
-	stored, err := l.store.Read(ctx, name)
-	if err != nil || bytes.Equal(stored, ours) {
-		return stored, err
-	}
-	want, err := l.verifier.Checkpoint(ours)
-	if err != nil {
-		return nil, err
-	}
-	if got, err := l.verifier.Checkpoint(stored); err != nil || got != want {
-		return nil, l.fenceOff(name)
-	}
-	return stored, nil
-}
-
-func (l *Log) signCheckpoint(ctx context.Context, size uint64) ([]byte, error) {
-	root, err := l.replay.Tree.Root(size)
-	if err != nil {
-		return nil, err
-	}
-	signer, err := l.keys.checkpointSigner(l.verifier.CheckpointKey(size))
-	if err != nil {
-		return nil, err
-	}
-	signed, err := evidence.SignCheckpoint(ctx, evidence.Checkpoint{Origin: l.keys.origin, Size: size, Root: root}, signer)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errKeys, err)
-	}
-	return signed, nil
-}
-
-// errKeys says that the keys cannot sign at this time. It is not the store that
-// is away then, and what cannot be signed cannot be kept in a spool either.
-var errKeys = errors.New("the log's signing keys are away")
 
 // Recover implements [supervisor.Ledger]. A record whose append failed is
 // brought to its end with the bytes that were signed then, whether they had
@@ -321,39 +296,19 @@ func (l *Log) recover(ctx context.Context) ([]runner.Record, error) {
 
 // foreign looks for a record at our next place, which we did not write.
 func (l *Log) foreign(ctx context.Context) error {
-	name := evidence.SegmentName(l.replay.Tree.Size())
-	_, err := l.store.Read(ctx, name)
+	y := l.year
+	if l.closed != nil {
+		y = l.next()
+	}
+	name := evidence.SegmentName(y.tree.Size())
+	_, err := l.in(y).read(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil
 	case err != nil:
 		return err
 	}
-	return l.fenceOff(name)
-}
-
-// PutBlob implements [supervisor.Ledger].
-func (l *Log) PutBlob(ctx context.Context, b []byte) (runner.Digest, error) {
-	if err := l.fence(); err != nil {
-		return "", err
-	}
-	digest := runner.DigestOf(b)
-	name := evidence.BlobName(digest)
-	err := l.store.Create(ctx, name, b)
-	if err == nil {
-		return digest, nil
-	}
-	if !errors.Is(err, ErrExists) {
-		return "", fmt.Errorf("store attachment: %w", err)
-	}
-	stored, err := l.store.Read(ctx, name)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("store attachment: %w", err)
-	case !bytes.Equal(stored, b):
-		return "", fmt.Errorf("store attachment: %s holds other bytes than its name says", name)
-	}
-	return digest, nil
+	return l.fenceOff(y.Name(name))
 }
 
 // Head is the number of acknowledged records and the newest checkpoint, empty

@@ -35,6 +35,7 @@ func scriptFor(t testing.TB, log *ledger.Log) *runnertest.Script {
 	s := runnertest.NewScript(
 		func(at time.Time, e runner.Event) (runner.Record, error) { return log.Append(t.Context(), at, e) },
 		func(b []byte) (runner.Digest, error) { return log.PutBlob(t.Context(), b) })
+	s.NewYear = func(at time.Time) (runner.Event, error) { return log.NewYear(t.Context(), at) }
 	var err error
 	if s.Root, err = log.Root().Encode(); err != nil {
 		t.Fatal(err)

@@ -32,6 +32,24 @@ func TestAYearEndsAtOnceSixYearsLater(t *testing.T) {
 	}
 }
 
+func TestAShardIsKeptAsAWhole(t *testing.T) {
+	for _, tc := range []struct{ name, at, want string }{
+		{"seg/00000000000000000000", "2026-06-15", "2033-01-31"},
+		{"2027/seg/00000000000000000000", "2027-06-15", "2034-01-31"},
+		{"2027/blobs/sha256/ab", "2026-12-31", "2034-01-31"},                  // its clock is behind
+		{"2027/checkpoints/00000000000000000001", "2028-01-01", "2035-01-31"}, // it comes late
+		{"seg/00000000000000000009", "2027-01-01", "2034-01-31"},
+	} {
+		at, err := time.Parse(time.DateOnly, tc.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ledger.RetainObject(tc.name, at, 30).Format(time.DateOnly); got != tc.want {
+			t.Errorf("RetainObject(%s, %s) = %s, want %s", tc.name, tc.at, got, tc.want)
+		}
+	}
+}
+
 // TestNothingIsKeptForLessThanSixCalendarYears goes over more than a century of
 // days, with a leap year that is left out.
 func TestNothingIsKeptForLessThanSixCalendarYears(t *testing.T) {

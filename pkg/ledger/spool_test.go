@@ -55,6 +55,8 @@ type away struct {
 	spool *ledgertest.MemSpool
 	log   *ledger.Log
 	s     *runnertest.Script
+	// begins is when the story begins, if not as every script does.
+	begins time.Time
 }
 
 func newAway(t *testing.T, keys *ledger.Keys, x trouble) *away {
@@ -79,6 +81,10 @@ func (a *away) open() (err error) {
 			}
 			return d, err
 		})
+		a.s.NewYear = func(at time.Time) (runner.Event, error) { return a.log.NewYear(a.t.Context(), at) }
+		if !a.begins.IsZero() {
+			a.s.Now = a.begins
+		}
 		a.s.Root, err = a.log.Root().Encode()
 	}
 	return err
@@ -248,6 +254,10 @@ func (a *away) reopened(place string) {
 		t.Errorf("%s: %d records still wait after Open", place, kept.Waiting)
 	}
 	now := runnertest.Start().Add(time.Minute)
+	if !a.begins.IsZero() {
+		now = a.begins.Add(time.Minute)
+	}
+	turn(t, log, now)
 	if kept.Kept > 0 {
 		if _, err := log.Append(t.Context(), now, spooledOf(log, now)); err != nil {
 			t.Errorf("%s: Append(spooled) = %v", place, err)

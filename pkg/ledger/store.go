@@ -11,6 +11,9 @@
 //	checkpoints/<size>        signed note          create-once
 //	blobs/sha256/<hex>        attachments          create-once
 //	view/checkpoint, view/tile/...                 derived
+//
+// That is the year in which the log began. Each later one has the same under
+// <year>/ and view/<year>/, numbered from zero again, see [evidence.Shard].
 package ledger
 
 import (

@@ -47,7 +47,7 @@ type view struct {
 // edition is what is left of a publication.
 type edition struct {
 	size       uint64
-	checkpoint string
+	checkpoint []byte
 	tiles      []evidence.Tile
 	full       []evidence.Tile // of those that are published
 }
@@ -93,17 +93,21 @@ func (v *view) bundle(t evidence.Tile) ([]byte, error) {
 // freshen brings the view up to a record that was just appended, if it is time
 // to.
 func (l *Log) freshen(ctx context.Context, at time.Time) {
-	every := l.options.ViewEvery
-	if !l.view.due(at, every) {
-		return
+	if l.year.view.due(at, l.options.ViewEvery) {
+		l.bringUp(ctx, l.year, at, l.publish)
 	}
+}
+
+// bringUp publishes the view of a year, within an append.
+func (l *Log) bringUp(ctx context.Context, y *year, at time.Time, publish func(context.Context, *year, time.Time) error) {
+	every := l.options.ViewEvery
 	ctx, cancel := context.WithTimeoutCause(ctx, viewPatience, fmt.Errorf("the view was not brought up within %s", viewPatience))
 	defer cancel()
-	err := l.publish(ctx, at)
-	l.view.publishing.note(at, every, err)
-	if err == nil && l.view.tidying.over(at) {
-		err = l.tidy(ctx, tidyAtOnce)
-		l.view.tidying.note(at, every, err)
+	err := publish(ctx, y, at)
+	y.view.publishing.note(at, every, err)
+	if err == nil && y.view.tidying.over(at) {
+		err = l.tidy(ctx, y, tidyAtOnce)
+		y.view.tidying.note(at, every, err)
 	}
 	l.keepViewError(err)
 }
@@ -114,43 +118,53 @@ func (l *Log) PublishView(ctx context.Context) error {
 	if err := l.fence(); err != nil {
 		return err
 	}
-	unfinished := l.view.next != nil
-	err := l.publish(ctx, l.view.at)
-	if err == nil && unfinished {
-		err = l.publish(ctx, l.view.at) // to the head
-	}
+	err := l.toHead(ctx, l.year, l.year.view.at)
 	if err == nil {
-		err = l.tidy(ctx, math.MaxInt)
+		err = l.tidy(ctx, l.year, math.MaxInt)
 	}
 	l.keepViewError(err)
 	return err
 }
 
-// Close publishes what the view lacks. The log is complete without it: its
+// Close publishes the view and ends the use of the log; it must not be used
+// again. The log itself needs no closing: what was acknowledged is durable. The
 // error is that of the view.
 func (l *Log) Close(ctx context.Context) error { return l.PublishView(ctx) }
 
-// publish brings the view up to the head, or to that of a publication which
-// has not come to its end.
-func (l *Log) publish(ctx context.Context, at time.Time) error {
-	if !l.view.begun {
-		empty, err := l.signCheckpoint(ctx, 0)
+// toHead is publish up to the head, also where a publication had not come to its
+// end.
+func (l *Log) toHead(ctx context.Context, y *year, at time.Time) error {
+	unfinished := y.view.next != nil
+	err := l.publish(ctx, y, at)
+	if err == nil && unfinished {
+		err = l.publish(ctx, y, at)
+	}
+	return err
+}
+
+// publish brings the view of a year up to its head, or to that of a publication
+// which has not come to its end.
+func (l *Log) publish(ctx context.Context, y *year, at time.Time) error {
+	if !y.view.begun {
+		empty, err := l.signCheckpoint(ctx, y, 0)
 		if err != nil {
 			return err
 		}
-		if err := l.store.Publish(ctx, evidence.ViewCheckpoint, empty); err != nil {
+		if err := l.in(y).publish(ctx, evidence.ViewCheckpoint, empty); err != nil {
 			return fmt.Errorf("publish view: %w", err)
 		}
-		l.view.begun = true
+		y.view.begun = true
 	}
-	if l.view.next == nil {
-		size, head := l.Head()
-		if size == l.view.size {
+	if y.view.next == nil {
+		l.mu.Lock()
+		size, head := y.size, y.head
+		l.mu.Unlock()
+		if size == y.view.size {
 			return nil
 		}
-		l.view.next = &edition{size: size, checkpoint: head, tiles: evidence.NewTiles(l.view.size, size)}
+		y.view.next = &edition{size: size, checkpoint: head, tiles: evidence.NewTiles(y.view.size, size)}
 	}
-	if err := l.bringOut(ctx, at); err != nil {
+	if err := l.bringOut(ctx, y, at); err != nil {
 		return fmt.Errorf("publish view: %w", err)
 	}
 	return nil
@@ -158,55 +172,57 @@ func (l *Log) publish(ctx context.Context, at time.Time) error {
 
 // bringOut publishes the tiles that are left and then the checkpoint that
 // covers them. It goes on from where it stopped.
-func (l *Log) bringOut(ctx context.Context, at time.Time) error {
-	e := l.view.next
+func (l *Log) bringOut(ctx context.Context, y *year, at time.Time) error {
+	v := &y.view
+	e := v.next
 	for ; len(e.tiles) > 0; e.tiles = e.tiles[1:] {
-		if err := l.publishTile(ctx, e.tiles[0]); err != nil {
+		if err := l.publishTile(ctx, y, e.tiles[0]); err != nil {
 			return err
 		}
 		if e.tiles[0].Width == evidence.TileWidth {
 			e.full = append(e.full, e.tiles[0])
 		}
 	}
-	if err := l.store.Publish(ctx, evidence.ViewCheckpoint, []byte(e.checkpoint)); err != nil {
+	if err := l.in(y).publish(ctx, evidence.ViewCheckpoint, e.checkpoint); err != nil {
 		return err
 	}
-	l.view.size, l.view.at, l.view.next = e.size, at, nil
-	l.view.full = append(l.view.full, e.full...)
-	l.view.entries = slices.Clone(l.view.entries[bundleStart(e.size)-l.view.base:])
-	l.view.base = bundleStart(e.size)
+	v.size, v.at, v.next = e.size, at, nil
+	v.full = append(v.full, e.full...)
+	v.entries = slices.Clone(v.entries[bundleStart(e.size)-v.base:])
+	v.base = bundleStart(e.size)
 	return nil
 }
 
-func (l *Log) publishTile(ctx context.Context, t evidence.Tile) error {
-	data, err := l.view.bundle(t)
+func (l *Log) publishTile(ctx context.Context, y *year, t evidence.Tile) error {
+	data, err := y.view.bundle(t)
 	if !t.Entries {
-		data, err = l.replay.Tree.TileData(t)
+		data, err = y.tree.TileData(t)
 	}
 	if err != nil {
 		return err
 	}
-	return l.store.Publish(ctx, evidence.ViewName(t), data)
+	return l.in(y).publish(ctx, evidence.ViewName(t), data)
 }
 
 // tidy removes partial tiles that a full one has replaced, this many at most.
 // tlog-tiles allows it, and they are most of a view's bytes.
-func (l *Log) tidy(ctx context.Context, atMost int) error {
+func (l *Log) tidy(ctx context.Context, y *year, atMost int) error {
+	v := &y.view
 	for ; atMost > 0; atMost-- {
-		for len(l.view.stale) == 0 {
-			if len(l.view.full) == 0 {
+		for len(v.stale) == 0 {
+			if len(v.full) == 0 {
 				return nil
 			}
-			names, err := l.store.List(ctx, evidence.ViewName(l.view.full[0])+partials)
+			names, err := l.in(y).list(ctx, evidence.ViewName(v.full[0])+partials)
 			if err != nil {
 				return fmt.Errorf("tidy view: %w", err)
 			}
-			l.view.full, l.view.stale = l.view.full[1:], names
+			v.full, v.stale = v.full[1:], names
 		}
-		if err := l.store.Unpublish(ctx, l.view.stale[0]); err != nil {
+		if err := l.in(y).unpublish(ctx, v.stale[0]); err != nil {
 			return fmt.Errorf("tidy view: %w", err)
 		}
-		l.view.stale = l.view.stale[1:]
+		v.stale = v.stale[1:]
 	}
 	return nil
 }

@@ -15,6 +15,9 @@ func (s *State) Check(e Event, at time.Time) error {
 	if at.Before(s.LastAt) {
 		return v.breaks(8, "clock", "recorded at %s, before the last record at %s", stamp(at), stamp(s.LastAt))
 	}
+	if err := s.checkYear(v, e); err != nil {
+		return err
+	}
 	if err := s.checkPlace(v, e); err != nil {
 		return err
 	}
@@ -27,7 +30,7 @@ func (s *State) Check(e Event, at time.Time) error {
 // checkPlace says whether the event has its place after what is recorded.
 func (s *State) checkPlace(v verdict, e Event) error {
 	switch e := e.(type) {
-	case Opened, Heartbeat, Gap, Frozen, Unfrozen:
+	case Opened, Heartbeat, Gap, Frozen, Unfrozen, Closed, Continued:
 		return nil
 	case Rotated:
 		return s.checkRotated(v, e)

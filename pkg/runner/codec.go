@@ -39,6 +39,8 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindSwept:      decode[Swept],
 	KindRotated:    decode[Rotated],
 	KindSpooled:    decode[Spooled],
+	KindClosed:     decode[Closed],
+	KindContinued:  decode[Continued],
 }
 
 func decode[E Event](b []byte) (Event, error) {

@@ -14,10 +14,10 @@ import (
 func TestNothingThatBeginsIsSpoolable(t *testing.T) {
 	ends := []runner.Kind{
 		runner.KindRefused, runner.KindRetired, runner.KindCompleted, runner.KindCancelled, runner.KindTeardown,
-		runner.KindOverdue, runner.KindEnding, runner.KindTerminated, runner.KindFrozen, runner.KindGap,
+		runner.KindOverdue, runner.KindEnding, runner.KindTerminated, runner.KindFrozen, runner.KindGap, runner.KindClosed, runner.KindContinued,
 	}
 	more := []runner.Kind{
-		runner.KindReviewed, runner.KindAsked, runner.KindRuled, runner.KindAnswered, runner.KindStray, runner.KindSwept, runner.KindSpooled,
+		runner.KindReviewed, runner.KindAsked, runner.KindRuled, runner.KindAnswered, runner.KindStray, runner.KindSwept, runner.KindSpooled, runner.KindClosed, runner.KindContinued,
 	}
 	for _, kind := range append(declaredKinds(t), more...) {
 		if got, want := runner.Spoolable(kind), slices.Contains(ends, kind); got != want {

@@ -146,6 +146,8 @@ type State struct {
 	// Frozen is the freeze in force, if any.
 	Frozen *Of[Frozen]
 	Opened *Of[Opened]
+	// Closed is the end of a year that the log has not gone on after yet.
+	Closed *Of[Closed]
 	// Rotated is the newest handover of each kind of key.
 	Rotated map[KeyUse]*Of[Rotated]
 	// Outages are the times that the log's store was away, oldest first.
@@ -220,6 +222,10 @@ func (s *State) fold(rec Record) {
 	case Rotated:
 		s.Rotated[e.Use] = of(rec, e)
 	case Heartbeat, Gap:
+	case Closed:
+		s.Closed = of(rec, e)
+	case Continued:
+		s.Closed = nil
 	case Frozen:
 		s.Frozen = of(rec, e)
 	case Unfrozen:

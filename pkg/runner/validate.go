@@ -35,7 +35,7 @@ var patterns = map[string]*regexp.Regexp{
 	"path":     regexp.MustCompile(`\A[A-Za-z0-9.][A-Za-z0-9._/-]{0,199}\z`),
 	"keyid":    regexp.MustCompile(`\A[0-9a-f]{64}\z`),
 	"hex":      regexp.MustCompile(`\A([0-9a-f]{2}){1,256}\z`),
-	"origin":   regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,4}\z`),
+	"origin":   regexp.MustCompile(`\A[a-z0-9][a-z0-9.-]{0,99}(/[a-z0-9._-]{1,50}){0,5}\z`), // a log's has four parts at most, a year's one more
 	"arn":      regexp.MustCompile(`\Aarn:aws(-[a-z]+)*:[a-z0-9-]{1,32}:[a-z0-9-]{0,32}:[0-9]{0,12}:[A-Za-z0-9/_+=,.@:-]{1,400}\z`),
 	"param":    regexp.MustCompile(`\A/[A-Za-z0-9._/-]{1,255}\z`),
 	// An access key id has upper case letters and digits only: no token, key or

@@ -48,6 +48,10 @@ type Ledger interface {
 	// is durable on local disk; see Spool for whether it is. Others then fail
 	// with ErrAway and are not in the log. It must not be called concurrently.
 	Append(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error)
+	// NewYear returns the event that has to be appended before any other at this
+	// time, nil when there is none: the end of a year of the log, and then the
+	// beginning of the next. It must not be called concurrently with Append.
+	NewYear(ctx context.Context, at time.Time) (runner.Event, error)
 	// Recover returns the records that are durable beyond those that Append
 	// or Recover returned before, and finishes what a crash left half done.
 	// With ErrAway it returns those that are durable in the spool: order and

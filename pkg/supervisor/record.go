@@ -81,6 +81,9 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 	if err != nil {
 		return runner.Record{}, err
 	}
+	if err := s.newYear(ctx, at, e); err != nil {
+		return runner.Record{}, err
+	}
 	if err := s.state.Check(e, at); err != nil {
 		return runner.Record{}, err
 	}
@@ -94,6 +97,10 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 			return runner.Record{}, fmt.Errorf("%s: %w", why[0], errClosed)
 		}
 	}
+	return s.write(ctx, at, e)
+}
+
+func (s *Supervisor) write(ctx context.Context, at time.Time, e runner.Event) (runner.Record, error) {
 	rec, err := s.Ledger.Append(ctx, at, e)
 	if err != nil {
 		s.lost(err)
@@ -101,6 +108,24 @@ func (s *Supervisor) append(ctx context.Context, e runner.Event) (runner.Record,
 	}
 	s.noteAway()
 	return rec, s.fold(rec)
+}
+
+// newYear ends a year of the log and begins the next, before anything else is
+// recorded in it. A silence is explained in the year that it began in: a crash
+// after the end of that year would leave it unexplained.
+func (s *Supervisor) newYear(ctx context.Context, at time.Time, next runner.Event) error {
+	if _, gap := next.(runner.Gap); gap && s.state.Closed == nil {
+		return nil
+	}
+	for {
+		e, err := s.Ledger.NewYear(ctx, at)
+		if err != nil || e == nil {
+			return err
+		}
+		if _, err := s.write(ctx, at, e); err != nil {
+			return err
+		}
+	}
 }
 
 // stamp is now, never before the last record.

@@ -254,6 +254,6 @@ func (l *suite) store(folder string) *s3store.Store {
 	}
 	return s3store.New(l.configS3, s3store.Options{
 		Bucket: l.S3.Bucket, Prefix: prefix, ViewBucket: l.S3.ViewBucket, ViewPrefix: prefix, Owner: l.Account, PathStyle: l.S3.Endpoint != "",
-		KeepUntil: func(at time.Time) time.Time { return at.Add(retention).Truncate(time.Second).UTC() },
+		KeepUntil: func(_ string, at time.Time) time.Time { return at.Add(retention).Truncate(time.Second).UTC() },
 	})
 }

@@ -133,7 +133,8 @@ type faultyStore struct {
 }
 
 func (s faultyStore) Create(ctx context.Context, name string, data []byte) error {
-	folder, _, _ := strings.Cut(name, "/")
+	shard, plain := evidence.SplitShard(name)
+	folder, _, _ := strings.Cut(plain, "/")
 	if !pause(ctx, storeLatency) {
 		return context.Cause(ctx)
 	}
@@ -151,7 +152,7 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if s.isAway() {
 		return errAway
 	}
-	return s.around(ctx, "create "+folder, func() error { return s.Store.Create(ctx, name, data) })
+	return s.around(ctx, "create "+shard.Folder()+folder, func() error { return s.Store.Create(ctx, name, data) })
 }
 
 func (s faultyStore) Read(ctx context.Context, name string) ([]byte, error) {

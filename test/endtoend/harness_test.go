@@ -84,6 +84,9 @@ type options struct {
 	// documents are taken from the witnesses of hosts; required as configured.
 	documents         supervisor.Documents
 	documentsRequired bool
+	// begin is how long after 2000-01-01, the first moment of a bubble, the
+	// world begins.
+	begin time.Duration
 	// rotation stands between the daemon and its keys.
 	rotation func(rotation) rotation
 }
@@ -130,6 +133,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}, heard: map[string]bool{}}
 		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash}
+		pause(t.Context(), opts.begin)
 		ctx, cancel := context.WithCancel(t.Context())
 		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
 		b.world, err = world.New(world.Options{
@@ -492,12 +496,12 @@ func (b *bench) verify() {
 
 // state is the fold of the ledger as it stands, verified anew when it grew.
 func (b *bench) state() *runner.State {
-	segments, err := os.ReadDir(b.dir + "/ledger/seg")
-	if err != nil {
+	size := b.segments()
+	if size == 0 {
 		return runner.NewState()
 	}
-	if b.seen == nil || len(segments) != b.seenSize {
-		b.seen, b.seenSize = b.report().State, len(segments)
+	if b.seen == nil || size != b.seenSize {
+		b.seen, b.seenSize = b.report().State, size
 	}
 	return b.seen
 }

@@ -99,6 +99,11 @@ func (l logs) open(t testing.TB, s ledger.Store) *ledger.Log {
 // error it recovers, and appends again what did not turn up.
 func (l logs) tell(t testing.TB, log *ledger.Log, job int) {
 	t.Helper()
+	l.tellAt(t, log, job, runnertest.Start().Add(time.Duration(job)*time.Minute))
+}
+
+func (l logs) tellAt(t testing.TB, log *ledger.Log, job int, at time.Time) {
+	t.Helper()
 	s := runnertest.NewScript(func(at time.Time, e runner.Event) (runner.Record, error) {
 		rec, err := log.Append(t.Context(), at, e)
 		for errors.Is(err, errLost) {
@@ -119,8 +124,8 @@ func (l logs) tell(t testing.TB, log *ledger.Log, job int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Root, s.State = root, l.state
-	s.Now = runnertest.Start().Add(time.Duration(job) * time.Minute)
+	s.Root, s.State, s.Now = root, l.state, at
+	s.NewYear = func(at time.Time) (runner.Event, error) { return log.NewYear(t.Context(), at) }
 	if err := errors.Join(s.Open(), s.Tell(runnertest.NewCast(job), runnertest.CompletedStory())); err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +164,45 @@ func testLogGoesOn(t *testing.T, on Subject) {
 		if rep := l.verify(t, uint64(job+1)*story); len(rep.Notes) != 0 {
 			t.Errorf("notes = %v, want none", rep.Notes)
 		}
+	}
+}
+
+// testNewYear tells a job over midnight of New Year's Eve, by a process that
+// loses answers, and one in the new year by the next process. The new year
+// verifies without the old one too, which may be elsewhere by then.
+func testNewYear(t *testing.T, on Subject) {
+	l := newLogs(t, on)
+	seen := map[string]bool{}
+	log := l.open(t, losing{on.Open(t), func(name string) (bool, bool) {
+		first := !seen[name]
+		seen[name] = true
+		return len(seen)%2 == 0, first
+	}})
+	midnight := time.Date(runnertest.Start().Year()+1, time.January, 1, 0, 0, 0, 0, time.UTC)
+	l.tellAt(t, log, 0, midnight.Add(-5*time.Second))
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	log = l.open(t, on.Open(t))
+	l.tellAt(t, log, 1, midnight.Add(time.Minute))
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rep := l.verify(t, 2*story+2); len(rep.Notes) != 0 || rep.Jobs != 2 {
+		t.Errorf("%d jobs, notes %v, want 2 and none", rep.Jobs, rep.Notes)
+	}
+	alone := fstest.MapFS{}
+	for name, file := range copied(t, on.FS(t)) {
+		if shard, _ := evidence.SplitShard(name); shard != 0 {
+			alone[name] = file
+		}
+	}
+	rep, err := evidence.Verify(alone, l.keys.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !rep.OK() || len(rep.Notes) != 1 || rep.Size != 2*story+2 || rep.Jobs != 1 {
+		t.Errorf("the new year alone: findings %v, notes %v, %d jobs in %d records, want one note and the job of the new year", rep.Findings, rep.Notes, rep.Jobs, rep.Size)
 	}
 }
 
@@ -283,7 +327,7 @@ func testRollback(t *testing.T, on Subject) {
 	}
 }
 
-func copied(t testing.TB, files fs.FS) fs.FS {
+func copied(t testing.TB, files fs.FS) fstest.MapFS {
 	t.Helper()
 	out := fstest.MapFS{}
 	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {

@@ -54,6 +54,7 @@ func TestStore(t *testing.T, factory func(t *testing.T) Subject) {
 		"writers of several processes race for a name":          testRaceOfProcesses,
 		"a newer version and a delete marker change nothing":    testVersions,
 		"a log goes on over restarts and verifies":              testLogGoesOn,
+		"a log goes on over New Year":                           testNewYear,
 		"an answer that was lost is recognised":                 testLostAnswers,
 		"a crash at any write is mended by the next process":    testCrashes,
 		"a second writer fences the first":                      testFence,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"strings"
+
+	"github.com/runnerward/runnerward/pkg/evidence"
 )
 
 // together is how many objects are asked for at once: a ledger has many small
@@ -26,10 +28,15 @@ type answer struct {
 	err  error
 }
 
-// folderOf is the top folder of a name, with its slash.
+// folderOf is the top folder of a name in its shard, with its slash: seg/ or
+// 2027/seg/, and view/ for all shards.
 func folderOf(name string) string {
-	folder, _, _ := strings.Cut(name, "/")
-	return folder + "/"
+	if strings.HasPrefix(name, evidence.ViewFolder) {
+		return evidence.ViewFolder
+	}
+	shard, plain := evidence.SplitShard(name)
+	folder, _, _ := strings.Cut(plain, "/")
+	return shard.Folder() + folder + "/"
 }
 
 // keep remembers what was listed, until its last object is read.

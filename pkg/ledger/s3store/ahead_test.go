@@ -11,6 +11,12 @@ import (
 // TestAFolderIsReadAhead: S3 answers only when eight objects are asked for at
 // once, so a reader that asks for one after the other gets none.
 func TestAFolderIsReadAhead(t *testing.T) {
+	for _, folder := range []string{"seg/", "2027/seg/"} {
+		t.Run(folder, func(t *testing.T) { readAhead(t, folder) })
+	}
+}
+
+func readAhead(t *testing.T, folder string) {
 	const objects, atOnce = 40, 8
 	sim := sims3.New(buckets())
 	asked, enough := 0, make(chan struct{})
@@ -28,14 +34,14 @@ func TestAFolderIsReadAhead(t *testing.T) {
 		return sims3.Fault{}
 	}
 	s := newWorld(t, sim).store(options())
-	name := func(i int) string { return fmt.Sprintf("seg/%020d", i) }
+	name := func(i int) string { return fmt.Sprintf("%s%020d", folder, i) }
 	for i := range objects {
 		if err := s.Create(t.Context(), name(i), fmt.Appendf(nil, "record %d", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 2 {
-		names, err := s.List(t.Context(), "seg/")
+		names, err := s.List(t.Context(), folder)
 		if err != nil || len(names) != objects {
 			t.Fatalf("List = %d names, %v, want %d", len(names), err, objects)
 		}

@@ -29,17 +29,17 @@ var (
 
 // FS is the ledger as a folder, for a verifier. It reads the oldest version of
 // every object and looks past delete markers, and it says what else there is.
-// A folder is listed when it is first looked at, as a whole; what was written
-// since is found by its name.
+// A folder of a shard is listed when it is first looked at, as a whole; what was
+// written since is found by its name.
 type FS struct {
 	// Bound to the context of the audit, which fs.FS has no place for.
 	list    func(prefix string) ([]string, error)
 	read    func(name string) ([]byte, error)
-	top     func() (folders, files []string, err error)
+	top     func(folder string) (folders, files []string, err error)
 	objects func(prefix string) (map[string]evidence.Object, error)
 
 	mu      sync.Mutex
-	folders map[string][]string // sorted names below each top folder
+	folders map[string][]string // sorted names, by folderOf
 }
 
 // FS reads the ledger until the context ends.
@@ -47,7 +47,7 @@ func (s *Store) FS(ctx context.Context) *FS {
 	return &FS{
 		list:    func(prefix string) ([]string, error) { return s.List(ctx, prefix) },
 		read:    func(name string) ([]byte, error) { return s.Read(ctx, name) },
-		top:     func() (folders, files []string, err error) { return s.topLevel(ctx) },
+		top:     func(folder string) (folders, files []string, err error) { return s.topLevel(ctx, folder) },
 		objects: func(prefix string) (map[string]evidence.Object, error) { return s.examine(ctx, prefix) },
 		folders: map[string][]string{},
 	}
@@ -85,23 +85,24 @@ func (s *Store) examine(ctx context.Context, prefix string) (map[string]evidence
 	return out, group.Wait()
 }
 
-// topLevel lists what lies side by side at the top, with the view's folder.
-func (s *Store) topLevel(ctx context.Context) (folders, files []string, err error) {
-	bucket, key := s.place("")
+// topLevel lists what lies side by side in the folder of a shard; in that of
+// the first, which is empty, with the view's folder.
+func (s *Store) topLevel(ctx context.Context, folder string) (folders, files []string, err error) {
+	bucket, key := s.place(folder)
 	in := &s3.ListObjectVersionsInput{Bucket: bucket, Prefix: key, Delimiter: aws.String("/"), ExpectedBucketOwner: s.owner()}
 	err = s.pages(ctx, in, func(out *s3.ListObjectVersionsOutput) (more bool) {
 		for _, p := range out.CommonPrefixes {
-			folders = append(folders, strings.TrimSuffix(s.name(p.Prefix), "/"))
+			folders = append(folders, path.Base(s.name(p.Prefix)))
 		}
 		for _, v := range out.Versions {
-			files = append(files, s.name(v.Key))
+			files = append(files, path.Base(s.name(v.Key)))
 		}
 		return true
 	})
 	if err != nil {
 		return nil, nil, s.explain("list", "the ledger", err)
 	}
-	if s.ViewBucket != "" {
+	if s.ViewBucket != "" && folder == "" {
 		folders = append(folders, strings.TrimSuffix(evidence.ViewFolder, "/"))
 	}
 	return folders, files, nil
@@ -126,8 +127,8 @@ func (f *FS) folder(name string) ([]string, error) {
 // ReadDir implements [fs.ReadDirFS].
 func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	folders, files := map[string]bool{}, map[string]bool{}
-	if name == "." {
-		tops, loose, err := f.top()
+	if folder, ok := shardFolder(name); ok {
+		tops, loose, err := f.top(folder)
 		if err != nil {
 			return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
 		}
@@ -136,6 +137,9 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 		}
 		for _, l := range loose {
 			files[l] = true
+		}
+		if name != "." && len(folders)+len(files) == 0 {
+			return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
 		}
 		return entries(folders, files), nil
 	}
@@ -160,6 +164,15 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	return entries(folders, files), nil
 }
 
+// shardFolder says whether this is the folder of a shard, and which.
+func shardFolder(name string) (folder string, ok bool) {
+	if name == "." {
+		return "", true
+	}
+	shard, ok := evidence.ParseShard(name)
+	return shard.Folder(), ok
+}
+
 func entries(folders, files map[string]bool) []fs.DirEntry {
 	var out []fs.DirEntry
 	for name := range folders {
@@ -176,6 +189,12 @@ func entries(folders, files map[string]bool) []fs.DirEntry {
 func (f *FS) Stat(name string) (fs.FileInfo, error) {
 	if name == "." {
 		return info{name: ".", dir: true}, nil
+	}
+	if _, ok := shardFolder(name); ok {
+		if _, err := f.ReadDir(name); err != nil {
+			return nil, err
+		}
+		return info{name: name, dir: true}, nil
 	}
 	names, err := f.folder(name)
 	if err != nil {

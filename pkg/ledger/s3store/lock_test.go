@@ -56,7 +56,7 @@ func TestALockOfAThrowawayBucketIsAsLongAsItsOwnerSays(t *testing.T) {
 	w := newWorld(t, sims3.New(buckets()))
 	until := time.Now().Add(24 * time.Hour).Truncate(time.Second).UTC()
 	opts := options()
-	opts.KeepUntil = func(time.Time) time.Time { return until }
+	opts.KeepUntil = func(string, time.Time) time.Time { return until }
 	s := w.store(opts)
 	if err := s.Create(t.Context(), "blobs/sha256/input", []byte("x")); err != nil {
 		t.Fatal(err)

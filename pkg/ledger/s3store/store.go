@@ -60,10 +60,10 @@ type Options struct {
 	PathStyle bool
 	// SlackDays go beyond what must be kept; see [ledger.RetainUntil].
 	SlackDays int
-	// KeepUntil, if set, is asked instead until when what is written now must
-	// stay. It is for test/awslive, whose bucket is to be thrown away; the daemon
+	// KeepUntil, if set, is asked instead until when the object of this name that
+	// is written now must stay. It is for test/awslive, whose bucket is to be thrown away; the daemon
 	// never sets it, for what it writes is evidence.
-	KeepUntil func(at time.Time) time.Time
+	KeepUntil func(name string, at time.Time) time.Time
 	// CallTimeout bounds one call with its retries, 30 s if zero; MaxBackoff
 	// the wait between two of them, 3 s if zero.
 	CallTimeout, MaxBackoff time.Duration
@@ -82,7 +82,7 @@ type Store struct {
 	client *s3.Client
 
 	mu       sync.Mutex
-	listings map[string]*listing // by top folder
+	listings map[string]*listing // by folderOf
 }
 
 // New makes a store. Nothing is asked of S3 before the first call; whether the
@@ -94,7 +94,7 @@ func New(cfg aws.Config, o Options) *Store {
 		o.Now = time.Now
 	}
 	if o.KeepUntil == nil {
-		o.KeepUntil = func(at time.Time) time.Time { return ledger.RetainUntil(at, o.SlackDays) }
+		o.KeepUntil = func(name string, at time.Time) time.Time { return ledger.RetainObject(name, at, o.SlackDays) }
 	}
 	client := s3.NewFromConfig(cfg, func(so *s3.Options) {
 		so.UsePathStyle = o.PathStyle
@@ -164,7 +164,7 @@ func (s *Store) Create(ctx context.Context, name string, data []byte) error {
 	if err := ledger.CheckName(name, false); err != nil {
 		return err
 	}
-	until := s.KeepUntil(s.Now())
+	until := s.KeepUntil(name, s.Now())
 	put := s.put(name, data)
 	put.IfNoneMatch = aws.String("*")
 	put.ObjectLockMode, put.ObjectLockRetainUntilDate = types.ObjectLockModeCompliance, &until

@@ -47,6 +47,10 @@ type Script struct {
 	// stands for one that nobody will verify anything by.
 	Root []byte
 
+	// NewYear is what the log wants appended first at this time, nil when it
+	// wants nothing; see the ledger's method. A nil function never does.
+	NewYear func(at time.Time) (runner.Event, error)
+
 	appendTo Append
 	putBlob  PutBlob
 }
@@ -66,6 +70,22 @@ func NewScript(appendTo Append, putBlob PutBlob) *Script {
 func (s *Script) Say(e runner.Event) (rec runner.Record, refused, err error) {
 	at := s.Now
 	s.Now = s.Now.Add(s.Step)
+	for s.NewYear != nil {
+		first, err := s.NewYear(at)
+		if err != nil {
+			return rec, nil, fmt.Errorf("begin a year: %w", err)
+		}
+		if first == nil {
+			break
+		}
+		if _, refused, err := s.say(at, first); err != nil || refused != nil {
+			return rec, refused, err
+		}
+	}
+	return s.say(at, e)
+}
+
+func (s *Script) say(at time.Time, e runner.Event) (rec runner.Record, refused, err error) {
 	rec, err = s.appendTo(at, e)
 	if err != nil {
 		return rec, nil, fmt.Errorf("append %s: %w", e.Kind(), err)
