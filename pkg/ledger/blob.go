@@ -42,7 +42,7 @@ func (l *Log) storeBlob(ctx context.Context, in inShard, name string, b []byte) 
 
 // bring makes sure that attachments are in the shard of the record that rests
 // on them: those in effect are in the year before, and so is what was stored
-// just before the year ended. One that is nowhere is for a verifier to report:
+// just before the year ended. One that is nowhere, or damaged, is for a verifier to report:
 // to refuse the record would lose that too.
 func (l *Log) bring(ctx context.Context, y *year, attachments []runner.Digest) error {
 	if y.Shard == 0 {
@@ -52,7 +52,7 @@ func (l *Log) bring(ctx context.Context, y *year, attachments []runner.Digest) e
 		if l.has(y, d) {
 			continue
 		}
-		if err := l.bringOne(ctx, y, evidence.BlobName(d)); err != nil {
+		if err := l.bringOne(ctx, y, d); err != nil {
 			return fmt.Errorf("bring attachment %s into year %d: %w", d, y.Shard, err)
 		}
 		l.noteBlob(y, d)
@@ -60,14 +60,15 @@ func (l *Log) bring(ctx context.Context, y *year, attachments []runner.Digest) e
 	return nil
 }
 
-func (l *Log) bringOne(ctx context.Context, y *year, name string) error {
+func (l *Log) bringOne(ctx context.Context, y *year, d runner.Digest) error {
+	name := evidence.BlobName(d)
 	_, err := l.in(y).read(ctx, name)
 	if !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	b, err := inShard{l.store, y.prior}.read(ctx, name)
-	if errors.Is(err, ErrNotFound) {
-		return nil
+	if errors.Is(err, ErrNotFound) || err == nil && runner.DigestOf(b) != d {
+		return nil // what is damaged is not written once more
 	}
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
@@ -127,6 +128,9 @@ func (l *Log) next() *year {
 
 // placeOf is the year in which the next record stands, if it is this one.
 func (l *Log) placeOf(e runner.Event) (*year, error) {
+	if closed, ends := e.(runner.Closed); ends && closed.Year <= l.year.began {
+		return nil, fmt.Errorf("year %d does not come after %d, in which the log is", closed.Year, l.year.began)
+	}
 	switch _, continues := e.(runner.Continued); {
 	case continues != (l.closed != nil):
 		return nil, errors.New("after the end of a year, and only there, the next one begins: see NewYear")

@@ -333,6 +333,9 @@ func TestNothingStandsBetweenTwoYears(t *testing.T) {
 	if err != nil || e != (runner.Closed{Year: 2027}) {
 		t.Fatalf("NewYear = %v, %v, want the end of the year", e, err)
 	}
+	if err := say(runner.Closed{Year: 2026}); err == nil {
+		t.Error("a year ended that goes on in itself")
+	}
 	if err := say(e); err != nil {
 		t.Fatal(err)
 	}
