@@ -42,8 +42,8 @@ func (l *Log) storeBlob(ctx context.Context, in inShard, name string, b []byte) 
 
 // bring makes sure that attachments are in the shard of the record that rests
 // on them: those in effect are in the year before, and so is what was stored
-// just before the year ended. One that is nowhere, or damaged, is for a verifier to report:
-// to refuse the record would lose that too.
+// just before the year ended. One that is nowhere, or damaged, is for a verifier
+// to report: to refuse the record would lose that too.
 func (l *Log) bring(ctx context.Context, y *year, attachments []runner.Digest) error {
 	if y.Shard == 0 {
 		return nil
