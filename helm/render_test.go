@@ -195,6 +195,14 @@ func TestRenderedInFull(t *testing.T) {
 	}
 }
 
+// With the App's key in KMS there is no Secret of GitHub to mount.
+func TestHelmTakesAKeyInKMSInPlaceOfTheSecret(t *testing.T) {
+	out, err := render(t, "--set", "secrets.github=,config.github.app.privateKeyFile=,config.github.app.privateKeyKMS=alias/runnerward-app")
+	if err != nil {
+		t.Errorf("helm template = %v, %.300s, want it rendered", err, out)
+	}
+}
+
 func TestHelmRefusesWhatTheSchemaForbids(t *testing.T) {
 	for _, tc := range []struct{ name, set, says string }{
 		{"a misspelt key", "imgae.tag=v1", "imgae"},
@@ -205,7 +213,7 @@ func TestHelmRefusesWhatTheSchemaForbids(t *testing.T) {
 		{"an empty configuration", "config=null", "config"},
 		{"keys opened to the group at every mount", "podSecurityContext.fsGroupChangePolicy=Always", "fsGroupChangePolicy"},
 		{"signing keys from a Secret, where the daemon cannot write", "secrets.signingKeys=keys", "signingKeys"},
-		{"no GitHub secret", "secrets.github=", "github"},
+		{"no GitHub secret", "secrets.github=", "privateKeyFile"},
 		{"a private key as a value", "admissionCA=-----BEGIN PRIVATE KEY-----", "admissionCA"},
 		{"both monitors", "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true", "metrics"},
 	} {
