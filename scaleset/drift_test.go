@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,16 +208,16 @@ func TestWhatCannotBeVerifiedForLongIsAProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub(t)
 		cfg := h.config(t)
-		away := false
+		var away atomic.Bool
 		cfg.Boundary = func(ctx context.Context) (supervisor.Boundary, error) {
-			if away {
+			if away.Load() {
 				return supervisor.Boundary{}, errors.New("no answer")
 			}
 			return h.boundary(ctx)
 		}
 		l := listenTo(t, cfg)
 		pass(time.Minute)
-		away = true
+		away.Store(true)
 		pass(10 * time.Minute)
 		if got := l.Health().Problems; len(got) != 0 {
 			t.Errorf("Problems after ten minutes = %q, want the last verdict", got)
