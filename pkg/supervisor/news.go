@@ -24,15 +24,30 @@ const (
 	newsPatience = time.Minute
 )
 
-// unheard is news that could not be understood. GitHub lists them no longer by
-// the next look, and whoever waits for their effect asks the next morning.
+// unheard is news that could not be understood. They are behind the next look,
+// and whoever waits for their effect asks the next morning.
 type unheard struct {
-	at  time.Time
-	why string
+	at, tried time.Time // first and last
+	why       string
 }
 
-// unheardShown is how long the status tells of such news.
-const unheardShown = 24 * time.Hour
+const (
+	// unheardShown is how long the status tells of such news.
+	unheardShown = 24 * time.Hour
+	// unheardAgain is how often all that GitHub still lists is read again for
+	// them: what spoiled them may have been on the way. It costs the list alone.
+	unheardAgain = 10 * time.Minute
+)
+
+func (u *unheard) again(now time.Time) bool { return u != nil && now.Sub(u.tried) >= unheardAgain }
+
+// and is what is told after another look.
+func (u *unheard) and(why string, now time.Time) *unheard {
+	if u == nil || u.why != why {
+		return &unheard{now, now, why}
+	}
+	return &unheard{u.at, now, why}
+}
 
 // warning is what to tell of it, empty when that is over.
 func (u *unheard) warning(now time.Time) string {
@@ -57,8 +72,10 @@ func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 		return false, context.Cause(ctx)
 	}
 	began := time.Now()
-	since := began.Add(-newsKept)
-	if heard := s.heard.Load(); heard != nil {
+	since, before := began.Add(-newsKept), s.unheard.Load()
+	heard := s.heard.Load()
+	all := heard == nil || before.again(began)
+	if !all {
 		since = heard.Add(-newsOverlap)
 	}
 	events, err := s.GitHub.News(ctx, since)
@@ -68,11 +85,13 @@ func (s *Supervisor) hear(ctx context.Context, _ runner.Task) (bool, error) {
 		}
 	}
 	switch {
+	case err == nil && all:
+		s.unheard.Store(nil) // it was understood after all, or is listed no more
 	case err == nil:
 	case errors.Is(err, ErrUnreadable):
 		// Waiting for it would keep everything else waiting too. What it told of,
 		// an approval perhaps, stays without effect.
-		s.unheard.Store(&unheard{began, err.Error()})
+		s.unheard.Store(before.and(err.Error(), began))
 		s.Logger.Error("GitHub told the App something that cannot be understood", zap.Error(err))
 	default:
 		return false, fmt.Errorf("read what GitHub told the App: %w", err)

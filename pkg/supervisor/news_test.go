@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -38,7 +39,7 @@ func TestNewsAreNeverPassedOver(t *testing.T) {
 // TestUnreadableNewsAreToldOfForADay: by the next look GitHub lists them no more.
 func TestUnreadableNewsAreToldOfForADay(t *testing.T) {
 	at := time.Date(2026, 3, 2, 21, 0, 0, 0, time.UTC)
-	u := &unheard{at, "delivery 7"}
+	u := (*unheard)(nil).and("delivery 7", at)
 	if got := u.warning(at.Add(12 * time.Hour)); !strings.Contains(got, "2026-03-02T21:00:00Z") || !strings.Contains(got, "delivery 7") {
 		t.Errorf("the next morning: %q, want when and what", got)
 	}
@@ -50,27 +51,53 @@ func TestUnreadableNewsAreToldOfForADay(t *testing.T) {
 	}
 }
 
-// gibberish is a GitHub that told the App, once, something unreadable.
+// gibberish is a GitHub that tells the App something unreadable, at this time.
 type gibberish struct {
 	GitHub
-	asked int
+	at    time.Time
+	since []time.Time // of every look
+	clear bool        // it can be read now
 }
 
-func (g *gibberish) News(context.Context, time.Time) ([]runner.Event, error) {
-	if g.asked++; g.asked > 1 {
+func (g *gibberish) News(_ context.Context, since time.Time) ([]runner.Event, error) {
+	g.since = append(g.since, since)
+	if g.clear || g.at.Before(since) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("delivery 7: %w", ErrUnreadable)
 }
 
-func TestALaterLookDoesNotTakeTheWarningBack(t *testing.T) {
-	s := &Supervisor{Options: Options{GitHub: &gibberish{}, Logger: zap.NewNop()}, hearing: make(chan struct{}, 1)}
-	for range 2 {
-		if _, err := s.hear(t.Context(), runner.Task{}); err != nil {
-			t.Fatal(err)
+// TestUnreadableNewsAreReadAgainAndNotForgotten: a later look passes them by. Now
+// and then one goes back to them, until they are understood.
+func TestUnreadableNewsAreReadAgainAndNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := &gibberish{at: time.Now()}
+		s := &Supervisor{Options: Options{GitHub: hub, Logger: zap.NewNop()}, hearing: make(chan struct{}, 1)}
+		lookFor := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); <-time.After(time.Minute) {
+				if _, err := s.hear(t.Context(), runner.Task{}); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-	}
-	if got := s.unheard.Load().warning(time.Now()); got == "" {
-		t.Error("nothing is told, want the warning kept")
-	}
+		lookFor(65 * time.Minute)
+		told := s.unheard.Load().warning(time.Now())
+		if !strings.Contains(told, hub.at.UTC().Format(time.RFC3339)) {
+			t.Errorf("told %q, want since when", told)
+		}
+		back := 0
+		for _, since := range hub.since[20:] {
+			if !hub.at.Before(since) {
+				back++
+			}
+		}
+		if back < 4 || back > 5 {
+			t.Errorf("%d of %d looks went back to it, want one in ten minutes", back, len(hub.since[20:]))
+		}
+		hub.clear = true
+		lookFor(11 * time.Minute)
+		if got := s.unheard.Load().warning(time.Now()); got != "" {
+			t.Errorf("told %q after it was understood, want nothing", got)
+		}
+	})
 }
