@@ -120,7 +120,17 @@ type request struct {
 	body   []byte
 }
 
-// operation finds out what is asked, by method and sub-resource.
+// parameters are those that an operation here takes besides the sub-resource that
+// names it. x-id is the SDK's name of an operation and means nothing to S3.
+var parameters = map[Op][]string{
+	GetObject: {"versionId"}, DeleteObject: {"versionId"}, GetObjectRetention: {"versionId"}, PutObjectRetention: {"versionId"},
+	ListObjectsV2:      {"prefix", "continuation-token", "max-keys", "start-after", "delimiter", "encoding-type"},
+	ListObjectVersions: {"prefix", "key-marker", "version-id-marker", "max-keys", "delimiter", "encoding-type"},
+}
+
+// operation finds out what is asked, by method and sub-resource. It is empty for
+// one that is not served here: a GET of an object's tags, or a PUT that copies,
+// is not taken for the plain one.
 func operation(r request) Op {
 	table := []struct {
 		op              Op
@@ -139,10 +149,22 @@ func operation(r request) Op {
 	}
 	for _, row := range table {
 		if r.Method == row.method && row.object == (r.key != "") && (row.present == "" || r.query.Has(row.present)) {
-			return row.op
+			return servable(r, row.op, row.present)
 		}
 	}
 	return ""
+}
+
+func servable(r request, op Op, present string) Op {
+	for name := range r.query {
+		if name != present && name != "x-id" && !slices.Contains(parameters[op], name) {
+			return ""
+		}
+	}
+	if r.Header.Get("x-amz-copy-source") != "" {
+		return ""
+	}
+	return op
 }
 
 // ServeHTTP implements [http.Handler].
@@ -191,7 +213,7 @@ func (s *Server) do(op Op, r request) (answer, error) {
 		ListObjectsV2: s.listObjects, ListObjectVersions: s.listVersions,
 		GetBucketVersioning: s.getVersioning, GetObjectLockConfiguration: s.getLock,
 	}
-	if ops[op] == nil {
+	if ops[op] == nil { // what S3 says of what an endpoint does not offer
 		return answer{}, refusal{501, "NotImplemented", "A header or query you provided implies functionality that is not implemented"}
 	}
 	return ops[op](b, r)
