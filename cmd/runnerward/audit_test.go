@@ -232,6 +232,13 @@ func TestVerifyFindsSegmentsRemovedSwappedAndCut(t *testing.T) {
 			b.verify(t).want(t, exitUnproven, tc.want)
 		})
 	}
+	t.Run("what was not read is not judged", func(t *testing.T) {
+		b := whole.copied(t)
+		b.remove(t, seg(0)) // which refers to attachments
+		if out := b.verify(t).out; strings.Contains(out, "no record refers") {
+			t.Errorf("verify says of attachments that nothing refers to them:\n%s", out)
+		}
+	})
 }
 
 func TestVerifyFindsWhatIsSignedAndNotAllowed(t *testing.T) {

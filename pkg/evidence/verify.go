@@ -290,6 +290,9 @@ func (v *verification) checkBlobs() {
 	for _, name := range slices.Sorted(maps.Keys(v.changed)) {
 		v.report.find(-1, name, v.changed[name]) // no record that can be read refers to it
 	}
+	if v.torn {
+		return // records that could not be put in their place may refer to the others
+	}
 	for _, name := range slices.Sorted(maps.Keys(v.blobs)) {
 		// A crash between an attachment and its record leaves one; so does the
 		// end of a year, and then the next year has it too.
