@@ -46,9 +46,8 @@ type Extender interface {
 }
 
 // Extend keeps attachments that are still in effect, in this year's shard, until
-// this time, at least.
-// It does nothing on a store that keeps everything for ever. It may be called
-// at any time.
+// this time, at least. It does nothing on a store that keeps everything for
+// ever. It may be called at any time.
 func (l *Log) Extend(ctx context.Context, attachments []runner.Digest, until time.Time) error {
 	store, ok := extender(l.store)
 	if !ok {

@@ -25,8 +25,8 @@ func (Spooled) Chain() Chain { return LogChain }
 // Spoolable says whether an event of this kind may be acted on while it is on
 // the daemon's own disk only. Those that end something may, and those that
 // explain them: a host outlives its job otherwise. None that lets something
-// begin may, and none that a queue message brings: it comes again. A year may end: the endings that
-// follow have their place in the next one.
+// begin may, and none that a queue message brings: it comes again. A year may
+// end: the endings that follow have their place in the next one.
 func Spoolable(k Kind) bool {
 	switch k {
 	case KindRefused, KindRetired, KindCompleted, KindCancelled,
