@@ -144,6 +144,11 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 	if alone, err := s.nowhere(ctx, task); err != nil || !alone {
 		return false, err
 	}
+	// Attempts of a run share its number: a cancellation that comes after a new
+	// attempt was allowed would end that one.
+	if err := s.alone(ctx); err != nil && (task.Runner == "" || errors.Is(err, ErrFenced)) {
+		return false, err
+	}
 	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, e.Forced); err != nil {
 		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
 	}
@@ -292,6 +297,10 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 		return false, err
 	}
 	claimed := r.Claimed.Event
+	// Another daemon may have ended this runner: its pod must not be made again.
+	if err := s.alone(ctx); err != nil {
+		return false, err
+	}
 	err = s.Cluster.ClaimNode(ctx, claimed.Host, name)
 	if errors.Is(err, ErrConflict) {
 		return s.retire(ctx, name, runner.CauseHostLost, "")
