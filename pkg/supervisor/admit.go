@@ -297,10 +297,6 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 		return false, err
 	}
 	claimed := r.Claimed.Event
-	// Another daemon may have ended this runner: its pod must not be made again.
-	if err := s.alone(ctx); err != nil {
-		return false, err
-	}
 	err = s.Cluster.ClaimNode(ctx, claimed.Host, name)
 	if errors.Is(err, ErrConflict) {
 		return s.retire(ctx, name, runner.CauseHostLost, "")
@@ -322,6 +318,10 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if job, err := s.jobOf(ctx, claimed.Cause); err == nil && job.Authorized != nil {
 		facts := job.Authorized.Event.Facts
 		spec.Repository, spec.RunID, spec.RunAttempt = facts.Repository, facts.RunID, facts.RunAttempt
+	}
+	// Another daemon may have ended this runner: its pod must not be made again.
+	if err := s.alone(ctx); err != nil {
+		return false, err
 	}
 	err = s.Cluster.EnsurePod(ctx, spec)
 	if errors.Is(err, ErrConflict) {

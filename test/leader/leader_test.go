@@ -20,6 +20,7 @@ func TestWhatBefallsTheLeader(t *testing.T) {
 		"it loses the API server": (*Pair).Partitioned, "it loses the API server for a moment": (*Pair).Flaky,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait for most of their time
 			s, err := stage.New(t.Context(), stage.Options{Dir: t.TempDir(), Binary: binary})
 			if err != nil {
 				t.Fatal(err)
