@@ -185,6 +185,8 @@ func TestPermissions(t *testing.T) {
 	want := []string{
 		"ClusterRole authentication.k8s.io/tokenreviews [create]",
 		"ClusterRole core/nodes [get list update delete]",
+		"Role coordination.k8s.io/leases [create]",
+		"Role coordination.k8s.io/leases [get update] of one name",
 		"Role core/pods [get list create delete]",
 		"Role events.k8s.io/events [create]",
 		"Role in default events.k8s.io/events [create]",
@@ -221,7 +223,11 @@ func TestPermissions(t *testing.T) {
 					group = "core"
 				}
 				for _, resource := range r.Resources {
-					got = append(got, kind+" "+group+"/"+resource+" ["+strings.Join(r.Verbs, " ")+"]")
+					rule := kind + " " + group + "/" + resource + " [" + strings.Join(r.Verbs, " ") + "]"
+					if len(r.ResourceNames) == 1 {
+						rule += " of one name"
+					}
+					got = append(got, rule)
 				}
 			}
 			got = append(got, r.NonResourceURLs...)
