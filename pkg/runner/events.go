@@ -9,8 +9,8 @@ type Kind string
 // perhaps reported, then concluded; a job that GitHub took back is offered
 // again. A runner's chain is claimed, bound, released, then started, refused or
 // retired, completed when a job ran to its end, and always teardown, ending,
-// terminated, sealed, with overdue in between when it is late. Cancelled stands
-// in either.
+// terminated, sealed, with overdue in between when it is late, and rebuffed
+// anywhere before the seal. Cancelled stands in either.
 const (
 	KindOpened    Kind = "opened"
 	KindHeartbeat Kind = "heartbeat"
@@ -37,6 +37,7 @@ const (
 	KindEnding     Kind = "ending"
 	KindTerminated Kind = "terminated"
 	KindSealed     Kind = "sealed"
+	KindRebuffed   Kind = "rebuffed"
 )
 
 // Chain names the sequence of records that an event belongs to: "log",

@@ -156,6 +156,8 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 		return e, nil
 	case "seal":
 		return w.Seal(runner.Name(a)), nil
+	case "rebuff":
+		return w.rebuffed(a, runner.Gate(b), runner.RebuffCause(c)), nil
 	case "freeze":
 		return runner.Frozen{By: "cert:oncall", Reason: "CVE-2026-1"}, nil
 	case "unfreeze":
