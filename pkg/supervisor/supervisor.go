@@ -77,6 +77,10 @@ type Options struct {
 	// OnRecord is told of every record after it is durable and folded, in
 	// order; it must be quick. State must not be kept or changed.
 	OnRecord func(rec runner.Record, state *runner.State)
+	// OnRebuff is told of every refusal at a gate that is the caller's doing,
+	// also of those that are on record already. cause is empty where it could
+	// not be found out. It must be quick and safe for concurrent use.
+	OnRebuff func(gate runner.Gate, cause runner.RebuffCause)
 }
 
 // Supervisor runs one pool. Its methods are safe for concurrent use.
@@ -100,9 +104,11 @@ type Supervisor struct {
 	poke  chan struct{}
 	lanes *lanes
 	gate  *gates
-	sight *sightings
-	pool  *poolLooks
-	unfit *unfits
+	// rebuffs are refusals at the gates that are to be recorded.
+	rebuffs rebuffs
+	sight   *sightings
+	pool    *poolLooks
+	unfit   *unfits
 	// witnesses are the identity documents of hosts.
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
