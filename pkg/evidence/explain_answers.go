@@ -275,6 +275,9 @@ func courseOfRunner(f *facts, r *runner.Runner) {
 	if e := r.Cancelled; e != nil {
 		f.add(e.Index, "run cancelled", "%s%s", when(e.At), byForce(e.Event))
 	}
+	for _, e := range r.Rebuffs {
+		f.add(e.Index, "turned away", "%s, at gate %s: %s", when(e.At), e.Event.Gate, rebuffText(e.Event))
+	}
 	courseOfHost(f, r)
 }
 

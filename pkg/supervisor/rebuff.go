@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	"go.uber.org/zap"
@@ -125,6 +126,18 @@ func (s *Supervisor) recordRebuff(ctx context.Context, e runner.Rebuffed) error 
 	s.Logger.Warn("somebody was turned away at a runner's gate", rebuffFields(e)...)
 	s.Cluster.Event(e.Runner, node, "Rebuffed", fmt.Sprintf("turned away at gate %s: %s", e.Gate, e.Cause))
 	return nil
+}
+
+// rebuffWarnings are what on-call is told of who was turned away. The runner's
+// own pod that comes too late is none of it: pods are slow at times.
+func (v RunnerView) rebuffWarnings() (out []string) {
+	for _, r := range v.Rebuffed {
+		if r.Cause != runner.RebuffRunnerOver {
+			out = append(out, fmt.Sprintf("runner %s: somebody was turned away at gate %s (%s) at %s, see runnerward explain %s",
+				v.Name, r.Gate, r.Cause, r.Since.UTC().Format(time.RFC3339), v.Name))
+		}
+	}
+	return out
 }
 
 func rebuffFields(e runner.Rebuffed) []zap.Field {

@@ -27,6 +27,9 @@ func (s *Supervisor) View() View {
 	for _, f := range unfit {
 		v.Warnings = append(v.Warnings, f.warning())
 	}
+	for _, r := range v.Runners {
+		v.Warnings = append(v.Warnings, r.rebuffWarnings()...)
+	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
@@ -256,6 +259,9 @@ func (s *Supervisor) runnerView(name runner.Name, r *runner.Runner) RunnerView {
 	}
 	if r.Started != nil {
 		v.Job = r.Started.Event.Job
+	}
+	for _, rec := range r.Rebuffs {
+		v.Rebuffed = append(v.Rebuffed, RebuffView{rec.Event.Gate, rec.Event.Cause, rec.At, rec.Event.Caller})
 	}
 	switch {
 	case r.Refused != nil:

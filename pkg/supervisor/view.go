@@ -120,6 +120,16 @@ type RunnerView struct {
 	Overdue  bool           `json:"overdue"`
 	Pending  []runner.Stage `json:"pending,omitempty"`
 	Problem  string         `json:"problem,omitempty"`
+	// Rebuffed are callers who were turned away, in the order of their records.
+	Rebuffed []RebuffView `json:"rebuffed,omitempty"`
+}
+
+// RebuffView is a caller who asked in a runner's name and was turned away.
+type RebuffView struct {
+	Gate   runner.Gate        `json:"gate"`
+	Cause  runner.RebuffCause `json:"cause"`
+	Since  time.Time          `json:"since"`
+	Caller *runner.Caller     `json:"caller,omitempty"`
 }
 
 // HostView is a node of the pool that serves nothing yet.
