@@ -31,6 +31,10 @@ func (s *Supervisor) taskWatch(ctx context.Context, name runner.Name) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("look at the pod: %w", err)
 	}
+	if r.Bound != nil && pod.Phase != runner.PodGone && pod.UID != r.Bound.Event.PodUID {
+		// The bound pod is gone, and another has come under its name.
+		pod = runner.Pod{Name: pod.Name, Phase: runner.PodGone}
+	}
 	if !pod.Phase.Terminal() {
 		return false, nil
 	}

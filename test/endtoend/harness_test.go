@@ -79,6 +79,7 @@ type options struct {
 	group     func(*simaws.Group)
 	onPod     func(pod, node string)
 	onRecord  func(b *bench, rec runner.Record) // must not wait
+	onRebuff  func(runner.Gate, runner.RebuffCause)
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 	// documents are taken from the witnesses of hosts; required as configured.
@@ -292,6 +293,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,
+		OnRebuff:  b.opts.onRebuff,
 		OnRecord: func(rec runner.Record, _ *runner.State) {
 			if b.opts.onRecord != nil {
 				b.opts.onRecord(b, rec)
