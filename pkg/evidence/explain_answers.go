@@ -268,6 +268,7 @@ func courseOfRunner(f *facts, r *runner.Runner) {
 	}
 	if e := r.Retired; e != nil {
 		f.add(e.Index, "retired", "%s, %s", when(e.At), e.Event.Cause)
+		f.add(e.Index, "pod, as the cluster said", "%s", e.Event.PodReason)
 	}
 	if e := r.Completed; e != nil {
 		f.add(e.Index, "completed", "%s, pod %s", when(e.At), strings.TrimSpace(fmt.Sprint(e.Event.PodPhase, " ", e.Event.PodReason)))

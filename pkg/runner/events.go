@@ -313,6 +313,8 @@ const (
 	CauseJobDeadline      Cause = "job-deadline"      // the job ran longer than allowed
 	CauseHostLost         Cause = "host-lost"         // somebody else took or replaced the node
 	CauseSecondJob        Cause = "second-job"        // another job reached a runner that had started one
+	CauseHostSilent       Cause = "host-silent"       // its kubelet said nothing for too long
+	CauseHostEnded        Cause = "host-ended"        // the cloud shows it over, and its pod was still said to be there
 )
 
 // Retired ends a runner that no job ran on to its end.

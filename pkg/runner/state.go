@@ -314,7 +314,7 @@ func (s *State) foldRunner(rec Record) {
 // shows as assigned and never gives to anybody would use up host after host.
 func spends(c Cause) bool {
 	switch c {
-	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost, CauseIdle:
+	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost, CauseIdle, CauseHostSilent, CauseHostEnded:
 		return true
 	}
 	return false

@@ -109,6 +109,8 @@ type Supervisor struct {
 	sight   *sightings
 	pool    *poolLooks
 	unfit   *unfits
+	// silence are the hosts in use of whose kubelet nothing is heard.
+	silence silences
 	// witnesses are the identity documents of hosts.
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
@@ -313,11 +315,11 @@ func (s *Supervisor) Unbound() bool {
 }
 
 // capacity is how many jobs GitHub may assign to us. Zero is the fail-closed
-// switch: frozen, unsure of the log, a clock that cannot be trusted, or a
-// boundary that is not what it should be.
+// switch: frozen, unsure of the log, a clock that cannot be trusted, a boundary
+// that is not what it should be, or pods that do not start.
 func (s *Supervisor) capacity() int {
 	v := s.view.Load()
-	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 {
+	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 || v.HeldBack != "" {
 		return 0
 	}
 	if len(s.Queue.Health().Problems) > 0 || len(s.pool.problems(time.Now())) > 0 {

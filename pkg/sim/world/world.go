@@ -93,6 +93,8 @@ type Options struct {
 	HookEnv func(env map[string]string)
 	// OnPod is told of every runner pod whose container starts, with its node.
 	OnPod func(pod, node string)
+	// Exit changes the exit code of a runner pod's container.
+	Exit func(pod string, code int) int
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -238,7 +240,10 @@ func (w *World) container(ctx context.Context, ct simcluster.Container) int {
 	code, err := w.runPod(ctx, ct)
 	if err != nil {
 		w.say(ct, "pod ends: "+err.Error())
-		return 1
+		code = 1
+	}
+	if w.opts.Exit != nil {
+		code = w.opts.Exit(ct.Pod.Name, code)
 	}
 	return code
 }
