@@ -81,6 +81,7 @@ type options struct {
 	onRecord  func(b *bench, rec runner.Record) // must not wait
 	onRebuff  func(runner.Gate, runner.RebuffCause)
 	exit      func(pod string, code int) int
+	nodeLoss  time.Duration
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 	// documents are taken from the witnesses of hosts; required as configured.
@@ -141,7 +142,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
-			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, JobLog: opts.stepsHook,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, NodeLoss: opts.nodeLoss, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
 				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
