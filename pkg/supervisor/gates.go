@@ -86,24 +86,6 @@ func (s *Supervisor) Claim(ctx context.Context, name runner.Name, podToken strin
 	return s.release(ctx, r, fresh)
 }
 
-// entitled says whether the config may go to this pod, which has the runner's
-// name. Who the pod is comes before what it asks for.
-func entitled(r *runner.Runner, pod runner.PodIdentity) error {
-	host := r.Claimed.Event.Host
-	_, ended := r.Ended()
-	switch {
-	case r.Bound != nil && r.Bound.Event.PodUID != pod.PodUID:
-		return rebuff(ErrConflict, runner.RebuffSecondPod, pod, "another pod is bound")
-	case r.Bound == nil && (pod.NodeName != host.NodeName || pod.NodeUID != host.NodeUID):
-		return rebuff(ErrConflict, runner.RebuffOtherNode, pod, "the pod is not on the claimed host")
-	case ended:
-		return rebuff(ErrConflict, runner.RebuffRunnerOver, pod, "the runner is over")
-	case r.Released != nil:
-		return rebuff(ErrConflict, runner.RebuffReplay, pod, "the config was handed out already")
-	}
-	return nil
-}
-
 func (s *Supervisor) bind(ctx context.Context, r *runner.Runner, pod runner.PodIdentity) error {
 	err := s.record(ctx, runner.Bound{
 		Runner: r.Name(), Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount, PodUID: pod.PodUID,

@@ -35,6 +35,24 @@ func rebuff(kind error, cause runner.RebuffCause, pod runner.PodIdentity, format
 	return &Rebuff{Cause: cause, Caller: new(pod.Caller()), Err: fmt.Errorf("%w: %w", kind, fmt.Errorf(format, args...))}
 }
 
+// entitled says whether the config may go to this pod, which has the runner's
+// name. Who the pod is comes before what it asks for.
+func entitled(r *runner.Runner, pod runner.PodIdentity) error {
+	host := r.Claimed.Event.Host
+	_, ended := r.Ended()
+	switch {
+	case r.Bound != nil && r.Bound.Event.PodUID != pod.PodUID:
+		return rebuff(ErrConflict, runner.RebuffSecondPod, pod, "another pod is bound")
+	case r.Bound == nil && (pod.NodeName != host.NodeName || pod.NodeUID != host.NodeUID):
+		return rebuff(ErrConflict, runner.RebuffOtherNode, pod, "the pod is not on the claimed host")
+	case ended:
+		return rebuff(ErrConflict, runner.RebuffRunnerOver, pod, "the runner is over")
+	case r.Released != nil:
+		return rebuff(ErrConflict, runner.RebuffReplay, pod, "the config was handed out already")
+	}
+	return nil
+}
+
 // rebuffs wait to be recorded by the settle loop, so that no answer at a gate
 // waits for the ledger or depends on it. There is at most one for each gate and
 // cause of an open runner. They are in memory only: what a crash loses is
