@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,20 +49,31 @@ type Daemon struct {
 	api  *Wire // to the API server
 }
 
-// NewPair starts two daemons on this stage. api is the address of the API
-// server, kubeconfig writes one for another URL of it. Agents reach the daemons
-// through one address, as through a Service.
-func NewPair(t testing.TB, s *stage.Stage, api string, kubeconfig func(url string) []byte) *Pair {
+// Names are what the two are called.
+var Names = [2]string{"one", "two"}
+
+// Options say how a [Pair] reaches the API server: its address, and a
+// kubeconfig of each daemon by its name, for another URL of it.
+type Options struct {
+	API        string
+	Kubeconfig func(name, url string) []byte
+	// Change changes the configuration of both; it may be nil.
+	Change func(stage.Config)
+}
+
+// NewPair starts two daemons on this stage. Agents reach them through one
+// address, as through a Service.
+func NewPair(t testing.TB, s *stage.Stage, opts Options) *Pair {
 	t.Helper()
 	p := &Pair{Stage: s, t: t}
 	service, err := NewWire()
 	p.must(err)
 	t.Cleanup(func() { p.check(service.Close()) })
-	for _, name := range []string{"one", "two"} {
-		wire, err := NewWire(api)
+	for _, name := range Names {
+		wire, err := NewWire(opts.API)
 		p.must(err)
 		t.Cleanup(func() { p.check(wire.Close()) })
-		p.must(os.WriteFile(s.File(name+".kubeconfig"), kubeconfig("https://"+wire.Address()), 0o600))
+		p.must(os.WriteFile(s.File(name+".kubeconfig"), opts.Kubeconfig(name, "https://"+wire.Address()), 0o600))
 		d, err := s.NewDaemon(name, func(c stage.Config) {
 			c.Set("cluster.kubeconfigFile", s.File(name+".kubeconfig"))
 			c.Set("cluster.admissionURL", "https://"+service.Address())
@@ -68,6 +81,9 @@ func NewPair(t testing.TB, s *stage.Stage, api string, kubeconfig func(url strin
 			c.Set("supervisor.leaderElection.leaseDuration", leaseDuration.String())
 			c.Set("supervisor.leaderElection.renewDeadline", renewDeadline.String())
 			c.Set("supervisor.leaderElection.retryPeriod", retryPeriod.String())
+			if opts.Change != nil {
+				opts.Change(c)
+			}
 		})
 		p.must(err)
 		service.To(d.Admission)
@@ -216,7 +232,7 @@ func (p *Pair) ends(d *Daemon, limit time.Duration, words ...string) {
 	p.t.Errorf("the log of %s has none of %q\n%v", d.name, words, p.tails())
 }
 
-// Wait lets time pass in a daemon's life that no condition marks: that nothing
+// wait lets time pass in a daemon's life that no condition marks: that nothing
 // happens in it is what is looked for.
 func (p *Pair) wait(d time.Duration) {
 	p.t.Helper()
@@ -298,6 +314,24 @@ func (d *Daemon) records(t testing.TB) (all []line) {
 		}
 	}
 	return all
+}
+
+// Scenarios are all of them by name.
+func Scenarios() map[string]func(*Pair) {
+	return map[string]func(*Pair){
+		"it ends": (*Pair).Ended, "it is killed": (*Pair).Killed, "it is stopped and goes on": (*Pair).Stopped,
+		"it loses the API server": (*Pair).Partitioned, "it loses the API server for a moment": (*Pair).Flaky,
+	}
+}
+
+// Build builds the daemon.
+func Build(t testing.TB) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "runnerward")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/runnerward/runnerward/cmd/runnerward").CombinedOutput(); err != nil {
+		t.Fatalf("build the daemon: %v\n%s", err, out)
+	}
+	return binary
 }
 
 // jobLasts is longer than it takes another to take over.

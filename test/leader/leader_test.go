@@ -1,8 +1,6 @@
 package leader
 
 import (
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,14 +9,8 @@ import (
 
 // TestWhatBefallsTheLeader plays every scenario against a pretend cluster.
 func TestWhatBefallsTheLeader(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "runnerward")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/runnerward/runnerward/cmd/runnerward").CombinedOutput(); err != nil {
-		t.Fatalf("build the daemon: %v\n%s", err, out)
-	}
-	for name, play := range map[string]func(*Pair){
-		"it ends": (*Pair).Ended, "it is killed": (*Pair).Killed, "it is stopped and goes on": (*Pair).Stopped,
-		"it loses the API server": (*Pair).Partitioned, "it loses the API server for a moment": (*Pair).Flaky,
-	} {
+	binary := Build(t)
+	for name, play := range Scenarios() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they wait for most of their time
 			s, err := stage.New(t.Context(), stage.Options{Dir: t.TempDir(), Binary: binary})
@@ -30,13 +22,13 @@ func TestWhatBefallsTheLeader(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			play(NewPair(t, s, strings.TrimPrefix(s.ClusterURL, "https://"), func(url string) []byte {
+			play(NewPair(t, s, Options{API: strings.TrimPrefix(s.ClusterURL, "https://"), Kubeconfig: func(_, url string) []byte {
 				kubeconfig, err := s.World.Cluster.Kubeconfig(url, s.CA.PEM)
 				if err != nil {
 					t.Fatal(err)
 				}
 				return kubeconfig
-			}))
+			}}))
 		})
 	}
 }
