@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -50,8 +51,8 @@ func TestEventsReachThePodAndTheNode(t *testing.T) {
 func TestAFullEventQueueDropsAndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil, inProcess)
-		for range 10 { // the queue holds 4, and nobody sends
-			w.Event("", "node-1", "Claimed", "note")
+		for i := range 10 { // the queue holds 4, and nobody sends
+			w.Event("", "node-1", "Claimed", fmt.Sprint("note ", i))
 		}
 		if n := w.DroppedEvents(); n != 6 {
 			t.Errorf("DroppedEvents() = %d, want 6", n)

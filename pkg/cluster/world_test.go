@@ -99,7 +99,7 @@ func overTLS(t *testing.T, sim *simcluster.Cluster) kubernetes.Interface {
 	if err := os.WriteFile(file, cfg, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	client, err := cluster.NewClient(file)
+	client, err := cluster.NewClient(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

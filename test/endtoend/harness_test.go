@@ -321,6 +321,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
+		OnChange: func(ch supervisor.Change) { d.sup.Changed(ch) },
 	}, b.logger())
 	if err != nil {
 		return opts, err
