@@ -26,8 +26,8 @@ func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error 
 	if pod, ok := c.cachedPod(spec.Runner); ok && string(pod.UID) == c.ensured.of(spec.Runner) && same(pod, want) == nil {
 		return nil
 	}
-	pods := c.client.CoreV1().Pods(c.opts.Namespace)
-	made, err := pods.Create(ctx, want, metav1.CreateOptions{})
+	api := c.client.CoreV1().Pods(c.opts.Namespace)
+	made, err := api.Create(ctx, want, metav1.CreateOptions{})
 	switch {
 	case err == nil:
 		c.ensured.keep(spec.Runner, string(made.UID))
@@ -38,7 +38,7 @@ func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error 
 	case !apierrors.IsAlreadyExists(err):
 		return fmt.Errorf("create pod %s: %w", want.Name, err)
 	}
-	have, err := pods.Get(ctx, want.Name, metav1.GetOptions{})
+	have, err := api.Get(ctx, want.Name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read the existing pod %s: %w", want.Name, err)
 	}
