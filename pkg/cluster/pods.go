@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -75,22 +76,33 @@ func (c *Cluster) cachedPod(name runner.Name) (*corev1.Pod, bool) {
 // Pod says how the runner's pod is. A pod that is being deleted is what its
 // phase says until the API server no longer has it. What the copy shows is an
 // answer: a phase that has ended never begins again, and one that has not is
-// looked at again. That a pod is gone only the API server says, and it is asked
-// about a pod that we have asked it to delete.
+// looked at again. That a pod is gone only the API server says, once, and it is
+// asked about a pod that we have asked it to delete.
 func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error) {
 	if pod, ok := c.cachedPod(name); ok && c.deleted.of(name) != string(pod.UID) {
 		return known(pod)
+	} else if !ok && c.stillGone(name) {
+		return runner.Pod{Name: string(name), Phase: runner.PodGone}, nil
 	}
 	pod, err := c.client.CoreV1().Pods(c.opts.Namespace).Get(ctx, string(name), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		// The copy may show it for a moment yet, and must not be believed.
-		c.gone.keep(name, c.podUIDs.of(name))
+		c.gone.keep(name, cmp.Or(c.podUIDs.of(name), neverSeen))
 		return runner.Pod{Name: string(name), Phase: runner.PodGone}, nil
 	case err != nil:
 		return runner.Pod{}, fmt.Errorf("read pod %s: %w", name, err)
 	}
 	return known(pod)
+}
+
+// neverSeen stands for the UID of a pod that was gone when it was first asked for.
+const neverSeen = "-"
+
+// stillGone says that the API server was asked and had the pod no more, and that
+// none has come under its name since.
+func (c *Cluster) stillGone(name runner.Name) bool {
+	return c.gone.of(name) == cmp.Or(c.podUIDs.of(name), neverSeen) && c.pods.fresh() == nil
 }
 
 func known(pod *corev1.Pod) (runner.Pod, error) {

@@ -107,6 +107,7 @@ func New(opts Options) (*Cluster, error) {
 		opts: opts, key: key, wake: make(chan struct{}, 1),
 		rng:     rand.New(rand.NewPCG(opts.Seed, opts.Seed)),
 		objects: map[string]map[string]runtime.Object{},
+		version: 1, // etcd's first revision; 0 is the version of nothing
 		dead:    map[types.UID]bool{}, orphans: map[types.UID]bool{},
 		changed: map[types.UID]chan struct{}{}, watches: map[*openWatch]bool{},
 	}
