@@ -238,7 +238,7 @@ func newCluster(cfg *config.Config, logger *zap.Logger, onChange func(supervisor
 		RunnerImage: cfg.Cluster.RunnerImage, AgentImage: cfg.Cluster.AgentImage, AdmissionURL: cfg.Cluster.AdmissionURL,
 		AdmissionCAConfigMap: cfg.Cluster.AdmissionCAConfigMap, RunnerCommand: cfg.Cluster.RunnerCommand,
 		CPU: cfg.Cluster.CPU, Memory: cfg.Cluster.Memory, PodTTLSlack: podTTLSlack,
-		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, EventInstance: hostname(),
+		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, Organization: cfg.RunnerPool().Organization, EventInstance: hostname(),
 		OnChange: onChange, Requests: requests,
 	}, logger.Named("cluster"))
 }

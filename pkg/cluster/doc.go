@@ -89,8 +89,9 @@ type Options struct {
 	// PodTTLSlack is added to a job's time limit before the kubelet kills the
 	// pod on its own: the supervisor should come first.
 	PodTTLSlack time.Duration
-	// Cluster and ScaleSet name where the pod belongs, for people and dashboards.
-	Cluster, ScaleSet string
+	// Cluster, ScaleSet and Organization name where the pod belongs, for people
+	// and dashboards.
+	Cluster, ScaleSet, Organization string
 	// EventSource is the reporting controller of events and EventInstance
 	// the replica. The defaults are runnerward.io/supervisor and Cluster.
 	EventSource, EventInstance string
@@ -129,9 +130,9 @@ func (o Options) Validate() error {
 			wrong("%s is %q, want a positive quantity", field, value)
 		}
 	}
-	if o.ScaleSet != "" {
-		for _, problem := range validation.IsValidLabelValue(o.ScaleSet) {
-			wrong("scale set name %q: %s", o.ScaleSet, problem)
+	for field, value := range map[string]string{"scale set name": o.ScaleSet, "organization": o.Organization} {
+		for _, problem := range validation.IsValidLabelValue(value) {
+			wrong("%s %q: %s", field, value, problem)
 		}
 	}
 	if o.PodTTLSlack < 0 {

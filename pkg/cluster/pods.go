@@ -157,7 +157,7 @@ func (c *Cluster) listPods(ctx context.Context) ([]runner.Pod, error) {
 	}
 }
 
-func (c *Cluster) podSelector() string { return labels.SelectorFromSet(c.labels()).String() }
+func (c *Cluster) podSelector() string { return labels.SelectorFromSet(c.marks()).String() }
 
 var machineWord = regexp.MustCompile(`\A[A-Za-z0-9]{1,64}\z`)
 

@@ -32,7 +32,7 @@ func options() cluster.Options {
 		RunnerImage: "runner.invalid/runner@sha256:aa", AgentImage: "runner.invalid/agent@sha256:bb",
 		AdmissionURL: "https://runnerward.runnerward:8443", AdmissionCAConfigMap: "runnerward-ca",
 		CPU: "2", Memory: "4Gi", ImagePullSecrets: []string{"registry"}, PodTTLSlack: 5 * time.Minute,
-		Cluster: "prod-eu", ScaleSet: "prod-deploy", AWSRole: "arn:aws:iam::123456789012:role/runner", EventQueue: 4,
+		Cluster: "prod-eu", ScaleSet: "prod-deploy", Organization: "acme", AWSRole: "arn:aws:iam::123456789012:role/runner", EventQueue: 4,
 	}
 }
 
