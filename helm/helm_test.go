@@ -184,12 +184,12 @@ func plain(b []byte) []byte {
 func TestPermissions(t *testing.T) {
 	want := []string{
 		"ClusterRole authentication.k8s.io/tokenreviews [create]",
-		"ClusterRole core/nodes [get list update delete]",
+		"ClusterRole core/nodes [get list watch update delete]",
 		"Role coordination.k8s.io/leases [create]",
 		"Role coordination.k8s.io/leases [get update] of one name",
-		"Role core/pods [get list create delete]",
-		"Role events.k8s.io/events [create]",
-		"Role in default events.k8s.io/events [create]",
+		"Role core/pods [get list watch create delete]",
+		"Role events.k8s.io/events [create update]",
+		"Role in default events.k8s.io/events [create update]",
 	}
 	var got []string
 	dec := yaml.NewDecoder(bytes.NewReader(plain(read(t, "templates", "rbac.yaml"))))
@@ -313,8 +313,8 @@ func TestPermissionsAreWhatTheCodeCalls(t *testing.T) {
 		}
 	}
 	want := []string{
-		"events create", "nodes delete", "nodes get", "nodes list", "nodes update",
-		"pods create", "pods delete", "pods get", "pods list", "tokenreviews create",
+		"events create", "events update", "nodes delete", "nodes get", "nodes list", "nodes update", "nodes watch",
+		"pods create", "pods delete", "pods get", "pods list", "pods watch", "tokenreviews create",
 	}
 	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, want) {
 		t.Errorf("pkg/cluster calls %q, the roles allow %q", got, want)

@@ -26,7 +26,7 @@ func newElection(cfg *config.Config, logger *zap.Logger, front *front, admission
 	if !opts.Enabled {
 		return func(ctx context.Context, do work) error { return do(ctx, admission) }, nil
 	}
-	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile)
+	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile, nil)
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("cluster.kubeconfigFile: %w", err))
 	}
