@@ -20,18 +20,8 @@ import (
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-// askAt asks at a gate with this token and returns the answer's status. Agents in
-// pods of a test ask too, and one question of a runner is open at a time.
-func (b *bench) askAt(gate runner.Gate, name runner.Name, token string) (status int) {
-	b.t.Helper()
-	b.until("the gate has time", time.Minute, func() bool {
-		status = b.askOnce(gate, name, token)
-		return status != http.StatusTooManyRequests
-	})
-	return status
-}
-
-func (b *bench) askOnce(gate runner.Gate, name runner.Name, token string) int {
+// askAt asks at a gate with this token and returns the answer's status.
+func (b *bench) askAt(gate runner.Gate, name runner.Name, token string) int {
 	b.t.Helper()
 	path, body := wire.ClaimPath(name), `{}`
 	if gate == runner.GateStart {
