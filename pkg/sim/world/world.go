@@ -186,16 +186,20 @@ func (w *World) populate() {
 	})
 }
 
-// join makes a running instance a node, as its kubelet would.
-func (w *World) join(in simaws.Instance) {
-	_, err := w.Cluster.AddNode(simcluster.NodeSpec{
+// Node is how the instance's kubelet registers it.
+func Node(in simaws.Instance) simcluster.NodeSpec {
+	return simcluster.NodeSpec{
 		Name: in.PrivateDNS, ProviderID: in.ProviderID(), InternalIP: in.PrivateIP,
 		Labels:  map[string]string{PoolLabelKey: PoolLabelValue, "kubernetes.io/hostname": in.PrivateDNS},
 		Taints:  []corev1.Taint{{Key: "workload", Value: "hipaa-runner", Effect: corev1.TaintEffectNoSchedule}},
 		OSImage: "Bottlerocket OS 1.57.0 (aws-k8s-1.35)", KubeletVersion: "v1.35.2-eks-1a2b3c4",
 		BootID: "boot-" + in.ID, MachineID: "machine-" + in.ID,
-	})
-	if err != nil {
+	}
+}
+
+// join makes a running instance a node, as its kubelet would.
+func (w *World) join(in simaws.Instance) {
+	if _, err := w.Cluster.AddNode(Node(in)); err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
 	}
 }

@@ -134,3 +134,6 @@ func until(t *testing.T, what string, patience time.Duration, yes func() (bool, 
 		}
 	}
 }
+
+// patience is how long anything may take that takes a second on an idle machine.
+const patience = 30 * time.Second
