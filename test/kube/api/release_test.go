@@ -156,6 +156,7 @@ func dryRun(t *testing.T, o *unstructured.Unstructured) (*unstructured.Unstructu
 }
 
 func TestTheChartIsAcceptedAndInstalled(t *testing.T) {
+	t.Parallel()
 	namespace := namespace(t, "restricted")
 	witness := namespace + "-witness"
 	r := newRelease(t, namespace, func(v map[string]any) {

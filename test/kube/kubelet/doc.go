@@ -9,6 +9,7 @@ package kubelet
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"sync"
@@ -48,7 +49,7 @@ type Kubelet struct {
 
 // Join registers the node as registerWithApiserver in
 // pkg/kubelet/kubelet_node_status.go does: one create with labels, taints and
-// provider id, and the status by its subresource, because creates ignore it.
+// provider id, then a patch of the status.
 // Labels outside of kubernetes.io are the kubelet's to set, those of
 // node-restriction.kubernetes.io are not:
 // https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction
@@ -71,8 +72,12 @@ func Join(ctx context.Context, opts Options) (*Kubelet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register node %s: %w", spec.Name, err)
 	}
-	node.Status = k.status()
-	if k.node, err = client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+	// A patch, because controllers write to a new node too.
+	patch, err := json.Marshal(map[string]any{"status": k.status()})
+	if err != nil {
+		return nil, err
+	}
+	if k.node, err = client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return nil, fmt.Errorf("report node %s ready: %w", spec.Name, err)
 	}
 	return k, k.renew(ctx)
