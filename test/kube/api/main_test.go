@@ -56,9 +56,9 @@ func run(m *testing.M) (code int, err error) {
 	return code, errors.Join(control.Stop(), os.RemoveAll(dir))
 }
 
-// cluster is the control plane, or the reason for which the test is skipped.
+// planeOf is the control plane, or the reason for which the test is skipped.
 // With the binaries' folder named nothing is skipped.
-func cluster(t *testing.T) *plane.Plane {
+func planeOf(t *testing.T) *plane.Plane {
 	t.Helper()
 	if control == nil {
 		t.Skip("needs a real API server: make test-api")
@@ -69,7 +69,7 @@ func cluster(t *testing.T) *plane.Plane {
 // admin is a client with all rights.
 func admin(t *testing.T) kubernetes.Interface {
 	t.Helper()
-	c, err := cluster(t).Client()
+	c, err := planeOf(t).Client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func admin(t *testing.T) kubernetes.Interface {
 // binary is the path of one of the binaries.
 func binary(t *testing.T, name string) string {
 	t.Helper()
-	cluster(t)
+	planeOf(t)
 	path := filepath.Join(os.Getenv(binaries), name)
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("%v (test/kube/build.sh api)", err)

@@ -14,7 +14,7 @@ func TestTheAuditLogNamesWhoAskedForWhat(t *testing.T) {
 	if _, err := admin(t).CoreV1().ConfigMaps(name).List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	requests, err := cluster(t).Audit()
+	requests, err := planeOf(t).Audit()
 	if err != nil {
 		t.Fatal(err)
 	}

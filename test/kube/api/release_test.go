@@ -67,7 +67,7 @@ func (r *release) helm(t *testing.T, verb string, args ...string) string {
 	t.Helper()
 	args = append([]string{verb, account, chart, "--namespace", r.namespace, "--values", r.file}, args...)
 	cmd := exec.CommandContext(t.Context(), binary(t, "helm"), args...)
-	cmd.Env = []string{"HOME=" + t.TempDir(), "KUBECONFIG=" + cluster(t).AdminKubeconfig()}
+	cmd.Env = []string{"HOME=" + t.TempDir(), "KUBECONFIG=" + planeOf(t).AdminKubeconfig()}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -100,7 +100,7 @@ func (r *release) install(t *testing.T) {
 // kubeconfig signs in as the daemon's account, with a token of an hour.
 func (r *release) kubeconfig(t *testing.T) []byte {
 	t.Helper()
-	return cluster(t).Kubeconfig("", token(t, r.namespace, account, authv1.TokenRequestSpec{}))
+	return planeOf(t).Kubeconfig("", token(t, r.namespace, account, authv1.TokenRequestSpec{}))
 }
 
 // token asks for one of this account, as an administrator may.
@@ -137,7 +137,7 @@ func objects(t *testing.T, text string) (all []*unstructured.Unstructured) {
 // https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 func dryRun(t *testing.T, o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	t.Helper()
-	p := cluster(t)
+	p := planeOf(t)
 	client, err := dynamic.NewForConfig(p.Admin)
 	if err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ func (r right) covers(q plane.Request) bool {
 // requests are all that this user asked for so far.
 func requests(t *testing.T, user string) (all []plane.Request) {
 	t.Helper()
-	log, err := cluster(t).Audit()
+	log, err := planeOf(t).Audit()
 	if err != nil {
 		t.Fatal(err)
 	}

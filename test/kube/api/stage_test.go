@@ -25,7 +25,7 @@ type theatre struct {
 // may be nil.
 func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *theatre {
 	t.Helper()
-	p := cluster(t)
+	p := planeOf(t)
 	fleet, err := kubelet.NewFleet(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func (th *theatre) daemon(t *testing.T, name string, change func(stage.Config)) 
 // program builds one of ours. A second time takes no time: the build cache has it.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	cluster(t)
+	planeOf(t)
 	file := filepath.Join(t.TempDir(), name)
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, "github.com/runnerward/runnerward/cmd/"+name).CombinedOutput()
 	if err != nil {
