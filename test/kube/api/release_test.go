@@ -62,6 +62,19 @@ func newRelease(t *testing.T, namespace string, change func(values map[string]an
 	return r
 }
 
+// withWitness also installs the hosts' witness, into this namespace.
+func withWitness(namespace string) func(map[string]any) {
+	return func(v map[string]any) {
+		v["admissionCA"] = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+		v["hostWitness"] = map[string]any{"enabled": true, "namespace": namespace, "createNamespace": false, "from": []any{
+			map[string]any{"ipBlock": map[string]any{"cidr": "10.20.0.0/20"}},
+		}}
+		v["config"].(map[string]any)["hosts"] = map[string]any{"identity": map[string]any{
+			"namespace": namespace, "certificatesFile": "/run/runnerward/aws/certificates.pem",
+		}}
+	}
+}
+
 // helm runs the real one as an operator would, with a home of its own.
 func (r *release) helm(t *testing.T, verb string, args ...string) string {
 	t.Helper()
@@ -159,15 +172,7 @@ func TestTheChartIsAcceptedAndInstalled(t *testing.T) {
 	t.Parallel()
 	namespace := namespace(t, "restricted")
 	witness := namespace + "-witness"
-	r := newRelease(t, namespace, func(v map[string]any) {
-		v["admissionCA"] = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
-		v["hostWitness"] = map[string]any{"enabled": true, "namespace": witness, "createNamespace": false, "from": []any{
-			map[string]any{"ipBlock": map[string]any{"cidr": "10.20.0.0/20"}},
-		}}
-		v["config"].(map[string]any)["hosts"] = map[string]any{"identity": map[string]any{
-			"namespace": witness, "certificatesFile": "/run/runnerward/aws/certificates.pem",
-		}}
-	})
+	r := newRelease(t, namespace, withWitness(witness))
 	makeNamespace(t, witness, "privileged")
 	rendered := objects(t, r.helm(t, "template"))
 	if len(rendered) < 15 {
