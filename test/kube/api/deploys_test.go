@@ -25,6 +25,7 @@ func TestDeploys(t *testing.T) {
 	t.Run("approved is sealed", th.approved)
 	t.Run("self-approved is denied before a pod exists", th.selfApproved)
 	t.Run("branch-pinned is refused at the hook", th.refused)
+	t.Run("no other token claims a runner", th.claims)
 	t.Run("a lost host is recorded", func(t *testing.T) { th.lostIsSealed(t, lost) })
 	if err := d.End(); err != nil {
 		t.Error(err)
@@ -33,6 +34,7 @@ func TestDeploys(t *testing.T) {
 		t.Error(err)
 	}
 	t.Run("the account used exactly its rights", func(t *testing.T) { proveRights(t, th.release) })
+	t.Run("the account can do nothing else", func(t *testing.T) { proveLimits(t, th.release) })
 	t.Run("runners asked the cluster for nothing", func(t *testing.T) {
 		user := "system:serviceaccount:" + th.release.namespace + ":" + world.ServiceAccount
 		if n := len(requests(t, user)); n > 0 {

@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
+	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 	"github.com/runnerward/runnerward/pkg/sim/stage"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/test/kube/kubelet"
@@ -19,6 +21,10 @@ type theatre struct {
 	*stage.Stage
 	release *release
 	fleet   *kubelet.Fleet
+	// admission is where the daemon that was started last listens to agents.
+	admission string
+	// first runs in the next pod before its agent does.
+	first atomic.Pointer[func(context.Context, simcluster.Container)]
 }
 
 // newTheatre installs the chart into the namespace and lets hosts join. change
@@ -53,7 +59,7 @@ func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *th
 			t.Error(err)
 		}
 	})
-	fleet.Serve(th.World.Container)
+	fleet.Serve(th.container)
 	th.release = newRelease(t, namespace, func(v map[string]any) { v["admissionCA"] = string(th.CA.PEM) })
 	th.release.install(t)
 	if err := os.WriteFile(th.File("kubeconfig"), th.release.kubeconfig(t), 0o600); err != nil {
@@ -80,6 +86,7 @@ func (th *theatre) daemon(t *testing.T, name string, change func(stage.Config)) 
 			t.Logf("%s's log:\n%s", name, log)
 		}
 	})
+	th.admission = "https://" + d.Admission
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}

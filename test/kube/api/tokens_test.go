@@ -60,14 +60,6 @@ func (b bench) claimToken(t *testing.T, pod *corev1.Pod) (value string) {
 	return ""
 }
 
-// kill deletes a pod at once.
-func (b bench) kill(t *testing.T, pod *corev1.Pod) {
-	t.Helper()
-	if err := b.DeletePod(t.Context(), runner.Name(pod.Name), 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // bound asks for a token of this pod for any audience, which no kubelet gets.
 func (b bench) bound(t *testing.T, pod *corev1.Pod, audience string) string {
 	t.Helper()
@@ -189,7 +181,7 @@ func (b bench) ofDeleted(t *testing.T, name runner.Name, again bool) string {
 	for range 20 {
 		probes = append(probes, b.bound(t, pod, authorized.Audience()))
 	}
-	b.kill(t, pod)
+	remove(t, pod)
 	if again {
 		b.pod(t, name)
 	}
@@ -235,7 +227,7 @@ func TestATokenOutlivesItsPodByTheCacheAlone(t *testing.T) {
 	if _, err := b.Review(t.Context(), value, authorized.Audience()); err != nil {
 		t.Fatal(err)
 	}
-	b.kill(t, pod)
+	remove(t, pod)
 	began := time.Now()
 	until(t, "the token of a deleted pod is refused", 20*time.Second, func() (bool, error) {
 		_, err := b.Review(t.Context(), value, authorized.Audience())
