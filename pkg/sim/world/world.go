@@ -82,7 +82,6 @@ type Options struct {
 	GHES         bool
 	PollHold     time.Duration
 	SessionTTL   time.Duration
-	LeaseTTL     time.Duration // of a job whose runner says nothing
 	ShuttingDown time.Duration // shutting-down to terminated
 	Refill       time.Duration // until the group replaces a host
 	Boot         time.Duration // until a new host's kubelet is ready
@@ -91,6 +90,8 @@ type Options struct {
 	// Join and Leave are told of instances that run and that are terminated, in
 	// place of the pretend cluster: then there is none. They must not block.
 	Join, Leave func(simaws.Instance)
+	// GitHubServer changes the simulated GitHub before it is made.
+	GitHubServer func(*simgithub.Config)
 	// HostGroup changes the Auto Scaling group before it is made.
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
@@ -125,11 +126,15 @@ const (
 // New makes and populates a world. It starts nothing; see [World.Run].
 func New(opts Options) (*World, error) {
 	w := &World{opts: opts, OrgID: orgID}
-	w.GitHub = simgithub.New(simgithub.Config{
-		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL, LeaseTTL: opts.LeaseTTL,
+	github := simgithub.Config{
+		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
-	})
+	}
+	if opts.GitHubServer != nil {
+		opts.GitHubServer(&github)
+	}
+	w.GitHub = simgithub.New(github)
 	w.populate()
 	join, leave := opts.Join, opts.Leave
 	if join == nil {

@@ -19,7 +19,9 @@ import (
 func TestDeploys(t *testing.T) {
 	t.Parallel()
 	// A job whose host is lost is over when its lease is.
-	th := newTheatre(t, namespace(t, "restricted"), func(o *world.Options) { o.LeaseTTL = 20 * time.Second })
+	th := newTheatre(t, namespace(t, "restricted"), func(o *world.Options) {
+		o.GitHubServer = func(c *simgithub.Config) { c.LeaseTTL = 20 * time.Second }
+	})
 	d := th.daemon(t, "runnerward", nil)
 	lost := th.loseHost(t)
 	t.Run("approved is sealed", th.approved)

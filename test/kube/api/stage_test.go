@@ -27,39 +27,48 @@ type theatre struct {
 	first atomic.Pointer[func(context.Context, simcluster.Container)]
 }
 
-// newTheatre installs the chart into the namespace and lets hosts join. change
-// may be nil.
+// newTheatre installs the chart into the namespace and lets hosts join, each with
+// a stand-in kubelet. change may be nil.
 func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *theatre {
 	t.Helper()
-	p := planeOf(t)
-	fleet, err := kubelet.NewFleet(t.Context(), p)
+	fleet, err := kubelet.NewFleet(t.Context(), planeOf(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	th := &theatre{fleet: fleet}
-	th.Stage, err = stage.New(t.Context(), stage.Options{
-		Dir: t.TempDir(), Binary: program(t, "runnerward"), Kubeconfig: p.Kubeconfig("", "replaced once the account exists"),
-		World: func(o *world.Options) {
-			o.Join = func(in simaws.Instance) { fleet.Join(world.Node(in)) }
-			o.Leave = func(in simaws.Instance) { fleet.Leave(in.PrivateDNS) }
-			o.JobLog = func(pod, line string) { t.Logf("%s: %s", pod, line) }
-			if change != nil {
-				change(o)
-			}
-		},
+	t.Cleanup(func() {
+		if err := fleet.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
 	})
-	if err != nil {
+	th := newTheatreWith(t, namespace, stage.Options{World: func(o *world.Options) {
+		o.Join = func(in simaws.Instance) { fleet.Join(world.Node(in)) }
+		o.Leave = func(in simaws.Instance) { fleet.Leave(in.PrivateDNS) }
+		o.JobLog = func(pod, line string) { t.Logf("%s: %s", pod, line) }
+		if change != nil {
+			change(o)
+		}
+	}})
+	th.fleet = fleet
+	fleet.Serve(th.container)
+	return th
+}
+
+// newTheatreWith installs the chart into the namespace. Who joins and leaves is
+// the options'.
+func newTheatreWith(t *testing.T, namespace string, opts stage.Options) *theatre {
+	t.Helper()
+	p := planeOf(t)
+	opts.Dir, opts.Binary, opts.Kubeconfig = t.TempDir(), program(t, "runnerward"), p.Kubeconfig("", "replaced once the account exists")
+	th := &theatre{}
+	var err error
+	if th.Stage, err = stage.New(t.Context(), opts); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := th.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := fleet.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
 	})
-	fleet.Serve(th.container)
 	th.release = newRelease(t, namespace, func(v map[string]any) { v["admissionCA"] = string(th.CA.PEM) })
 	th.release.install(t)
 	if err := os.WriteFile(th.File("kubeconfig"), th.release.kubeconfig(t), 0o600); err != nil {

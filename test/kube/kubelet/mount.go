@@ -10,14 +10,17 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 )
 
 // mounted are the ConfigMaps and tokens that a container sees. It is safe for
 // concurrent use.
 type mounted struct {
-	k     *Kubelet
-	pod   *corev1.Pod
-	files map[string]string
+	client kubernetes.Interface
+	pod    *corev1.Pod
+	files  map[string]string
 
 	mu     sync.Mutex
 	tokens map[string]*token
@@ -29,11 +32,22 @@ type token struct {
 	renew time.Time
 }
 
+// Mount reads what a pod's main container sees, with the rights of this client:
+// a container without a way to stop it. Init containers are taken to have
+// succeeded.
+func Mount(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) (simcluster.Container, error) {
+	main := pod.Spec.Containers[0]
+	m := &mounted{client: client, pod: pod, files: map[string]string{}, tokens: map[string]*token{}}
+	if err := m.mount(ctx, main); err != nil {
+		return simcluster.Container{}, err
+	}
+	return simcluster.Container{Pod: pod, Env: simcluster.Environment(pod, main), Files: m.files, Token: m.token}, nil
+}
+
 // mount reads the container's ConfigMaps and asks for its tokens.
-func (w *worker) mount(ctx context.Context, ct corev1.Container) (*mounted, error) {
-	m := &mounted{k: w.k, pod: w.pod, files: map[string]string{}, tokens: map[string]*token{}}
+func (m *mounted) mount(ctx context.Context, ct corev1.Container) error {
 	volumes := map[string]corev1.Volume{}
-	for _, v := range w.pod.Spec.Volumes {
+	for _, v := range m.pod.Spec.Volumes {
 		volumes[v.Name] = v
 	}
 	for _, at := range ct.VolumeMounts {
@@ -48,7 +62,7 @@ func (w *worker) mount(ctx context.Context, ct corev1.Container) (*mounted, erro
 		for _, s := range sources {
 			if cm := s.ConfigMap; cm != nil {
 				if err := m.configMap(ctx, at.MountPath, cm); err != nil {
-					return nil, err
+					return err
 				}
 			}
 			if t := s.ServiceAccountToken; t != nil {
@@ -56,16 +70,16 @@ func (w *worker) mount(ctx context.Context, ct corev1.Container) (*mounted, erro
 				m.tokens[file] = &token{spec: t}
 				var err error
 				if m.files[file], err = m.read(ctx, file); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
 	}
-	return m, nil
+	return nil
 }
 
 func (m *mounted) configMap(ctx context.Context, dir string, source *corev1.ConfigMapProjection) error {
-	cm, err := m.k.client.CoreV1().ConfigMaps(m.pod.Namespace).Get(ctx, source.Name, metav1.GetOptions{})
+	cm, err := m.client.CoreV1().ConfigMaps(m.pod.Namespace).Get(ctx, source.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -108,7 +122,7 @@ func (m *mounted) read(ctx context.Context, file string) (string, error) {
 	if t.value != "" && time.Now().Before(t.renew) {
 		return t.value, nil
 	}
-	value, expires, err := m.k.Token(ctx, m.pod, t.spec)
+	value, expires, err := requestToken(ctx, m.client, m.pod, t.spec)
 	if err != nil {
 		if t.value != "" {
 			return t.value, nil
@@ -125,6 +139,10 @@ func (m *mounted) read(ctx context.Context, file string) (string, error) {
 // node only, and only for audiences that the pod names.
 // https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens
 func (k *Kubelet) Token(ctx context.Context, pod *corev1.Pod, spec *corev1.ServiceAccountTokenProjection) (value string, expires time.Time, err error) {
+	return requestToken(ctx, k.client, pod, spec)
+}
+
+func requestToken(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, spec *corev1.ServiceAccountTokenProjection) (value string, expires time.Time, err error) {
 	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
 		ExpirationSeconds: spec.ExpirationSeconds,
 		BoundObjectRef:    &authv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
@@ -132,7 +150,7 @@ func (k *Kubelet) Token(ctx context.Context, pod *corev1.Pod, spec *corev1.Servi
 	if spec.Audience != "" {
 		request.Spec.Audiences = []string{spec.Audience}
 	}
-	answer, err := k.client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+	answer, err := client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("request a token for pod %s: %w", pod.Name, err)
 	}

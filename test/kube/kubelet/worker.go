@@ -67,13 +67,14 @@ func (w *worker) prepare(ctx context.Context) (ct simcluster.Container, ok bool)
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
 	for waiting := false; ; {
-		m, err := w.mount(ctx, main)
+		ct, err := Mount(ctx, w.k.client, w.pod)
 		if err == nil {
 			now := metav1.Now()
 			pod, ok := w.report(ctx, corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now, ContainerStatuses: []corev1.ContainerStatus{{
 				Name: main.Name, Image: main.Image, Ready: true, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 			}}})
-			return simcluster.Container{Pod: pod, Env: simcluster.Environment(w.pod, main), Files: m.files, Token: m.token}, ok
+			ct.Pod = pod
+			return ct, ok
 		}
 		if !waiting {
 			w.report(ctx, corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
