@@ -15,7 +15,7 @@ import (
 func (s *Supervisor) View() View {
 	v := *s.view.Load()
 	v.Now, v.LoopAt = time.Now(), *s.looked.Load()
-	v.Queue, v.GitHub = s.Queue.Health(), s.GitHub.Health()
+	v.Queue, v.GitHub, v.Cluster = s.Queue.Health(), s.GitHub.Health(), s.Cluster.Health()
 	if heard := s.heard.Load(); heard != nil {
 		v.HeardAt = *heard
 	}
@@ -23,9 +23,18 @@ func (s *Supervisor) View() View {
 	if w := s.unheard.Load().warning(v.Now); w != "" {
 		v.Warnings = append(v.Warnings, w)
 	}
+	for _, w := range v.Cluster.Watches {
+		if warning := w.warning(v.Now); warning != "" {
+			v.Warnings = append(v.Warnings, warning)
+		}
+	}
 	unfit := s.unfit.list()
 	for _, f := range unfit {
 		v.Warnings = append(v.Warnings, f.warning())
+	}
+	for _, r := range v.Runners {
+		v.Warnings = append(v.Warnings, r.rebuffWarnings()...)
+		v.Warnings = append(v.Warnings, s.podWarnings(r, v.Now)...)
 	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
@@ -54,6 +63,19 @@ func (s *Supervisor) View() View {
 // for them. Where those that were launched are of no use, the next may be as well.
 func (s *Supervisor) starts(pool HostsPool, useless []unfit) bool {
 	return s.Limits.Scales() && len(useless) == 0 && slices.ContainsFunc(pool.Groups, func(g GroupView) bool { return g.Desired < g.Max })
+}
+
+// watchPatience is how long a watch may be broken before on-call hears of it: an
+// API server that restarts is back sooner.
+const watchPatience = time.Minute
+
+// warning is what on-call is told of a watch that is broken, empty when it is
+// not. No deploy waits for it: the API server is asked each time then.
+func (w WatchHealth) warning(now time.Time) string {
+	if w.Open || now.Sub(w.Since) < watchPatience {
+		return ""
+	}
+	return fmt.Sprintf("the cluster's %s are asked for each time, for they cannot be watched: %s", w.What, w.Problem)
 }
 
 // pollStale is how old the last answered poll may be. A poll that may not be
@@ -99,13 +121,17 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 	if problem := s.clockProblem(v.Ledger.LastAt); problem != "" {
 		clock.OK, clock.Detail = false, problem
 	}
+	pods := HealthCheck{Name: "pods", OK: v.HeldBack == "", Detail: "the runners' pods start"}
+	if !pods.OK {
+		pods.Detail = v.HeldBack
+	}
 	late := HealthCheck{Name: "teardown", OK: true, Detail: "no host is overdue"}
 	for _, r := range v.Runners {
 		if r.Overdue && r.Phase != runner.KindTerminated && r.Phase != runner.KindSealed {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
-	return append([]HealthCheck{poll, session, ledger, hosts, groups, loop, clock, late}, s.boundaryChecks(v)...)
+	return append([]HealthCheck{poll, session, ledger, hosts, groups, loop, clock, late, pods}, s.boundaryChecks(v)...)
 }
 
 // boundaryChecks say whether GitHub still holds what we rely on and answers us.
@@ -155,6 +181,7 @@ func (s *Supervisor) publishLocked() {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}
 	v.Closed = closed(QueueHealth{}, st.Strays)
+	v.HeldBack = st.HeldBack(now, s.Limits)
 	for _, rec := range st.Strays {
 		v.Strays = append(v.Strays, StrayView{rec.Event.What, rec.Event.ID, rec.Event.Name, rec.Event.Node, rec.At})
 	}
@@ -231,7 +258,7 @@ func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {
 	case j.Authorized != nil:
 		v.Since = j.Authorized.At
 		if j.Runner == "" && v.Problem == "" {
-			v.Problem = s.lanes.problem("claim")
+			v.Problem = s.lanes.problem(laneClaim)
 		}
 	}
 	if j.Denied != nil {
@@ -257,15 +284,29 @@ func (s *Supervisor) runnerView(name runner.Name, r *runner.Runner) RunnerView {
 	if r.Started != nil {
 		v.Job = r.Started.Event.Job
 	}
+	for _, rec := range r.Rebuffs {
+		v.Rebuffed = append(v.Rebuffed, RebuffView{rec.Event.Gate, rec.Event.Cause, rec.At, rec.Event.Caller})
+	}
+	if _, ended := r.Ended(); !ended {
+		v.Pod = s.sight.of(name).pod.trouble()
+	}
 	switch {
 	case r.Refused != nil:
 		v.Outcome = string(runner.OutcomeRefused)
 	case r.Retired != nil:
-		v.Outcome = string(r.Retired.Event.Cause)
+		v.Outcome = sentence(string(r.Retired.Event.Cause), r.Retired.Event.PodReason)
 	case r.Completed != nil:
-		v.Outcome = string(runner.OutcomeCompleted)
+		v.Outcome = sentence(string(runner.OutcomeCompleted), r.Completed.Event.PodReason)
 	}
 	return v
+}
+
+// sentence is an outcome with what the cluster said of the pod, if it did.
+func sentence(outcome, podReason string) string {
+	if podReason == "" {
+		return outcome
+	}
+	return outcome + ", pod " + podReason
 }
 
 func timeOf[E runner.Event](rec *runner.Of[E]) *time.Time {

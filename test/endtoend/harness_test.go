@@ -6,6 +6,7 @@ package endtoend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -71,14 +72,18 @@ type options struct {
 	ghes      bool
 	at        int // which operation goes wrong, -1 for none
 	flavour   flavour
-	only      string // the first letters of the operations that are counted
-	spool     bool   // the log has one
+	only      string        // the first letters of the operations that are counted
+	spool     bool          // the log has one
+	tick      time.Duration // 2 s when 0
 	limits    func(*runner.Limits)
 	pool      func(*runner.Pool)
 	hosts     int
 	group     func(*simaws.Group)
 	onPod     func(pod, node string)
 	onRecord  func(b *bench, rec runner.Record) // must not wait
+	onRebuff  func(runner.Gate, runner.RebuffCause)
+	exit      func(pod string, code int) int
+	nodeLoss  time.Duration
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 	// documents are taken from the witnesses of hosts; required as configured.
@@ -139,7 +144,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
-			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, JobLog: opts.stepsHook,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, NodeLoss: opts.nodeLoss, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
 				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -287,11 +292,12 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error) {
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
-		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: 24 * time.Hour, Version: "test", Instance: "test",
+		Tick: cmp.Or(b.opts.tick, 2*time.Second), CallTimeout: 45 * time.Second, History: 24 * time.Hour, Version: "test", Instance: "test",
 		Config: []byte("config"), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,
+		OnRebuff:  b.opts.onRebuff,
 		OnRecord: func(rec runner.Record, _ *runner.State) {
 			if b.opts.onRecord != nil {
 				b.opts.onRecord(b, rec)
@@ -321,6 +327,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
+		OnChange: func(ch supervisor.Change) { d.sup.Changed(ch) },
 	}, b.logger())
 	if err != nil {
 		return opts, err
@@ -378,7 +385,7 @@ func (b *bench) logger() *zap.Logger {
 func (b *bench) limits() runner.Limits {
 	lim := runner.Limits{
 		MaxRunners: 4, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
-		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour,
+		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour, SilentFor: 10 * time.Minute,
 		EscalateAfter: 5 * time.Minute, TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
 	if b.opts.limits != nil {
