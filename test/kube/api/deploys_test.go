@@ -2,9 +2,11 @@ package api
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/runnerward/runnerward/pkg/runner"
@@ -29,6 +31,7 @@ func TestDeploys(t *testing.T) {
 	t.Run("branch-pinned is refused at the hook", th.refused)
 	t.Run("no other token claims a runner", th.claims)
 	t.Run("a lost host is recorded", func(t *testing.T) { th.lostIsSealed(t, lost) })
+	t.Run("what came again is counted", th.counted)
 	if err := d.End(); err != nil {
 		t.Error(err)
 	}
@@ -172,6 +175,7 @@ func (th *theatre) loseHost(t *testing.T) supervisor.RunnerView {
 	if err != nil {
 		t.Fatal(err)
 	}
+	th.flap(t, busy)
 	if !th.fleet.Cut(busy.Node) {
 		t.Fatalf("there is no host %s", busy.Node)
 	}
@@ -179,6 +183,37 @@ func (th *theatre) loseHost(t *testing.T) supervisor.RunnerView {
 		t.Fatal(err)
 	}
 	return busy
+}
+
+// flap has the kubelet of a host in use say twice that it is not ready, which
+// on-call is to see as one event that came twice.
+func (th *theatre) flap(t *testing.T, busy supervisor.RunnerView) {
+	t.Helper()
+	for range 2 {
+		for _, ready := range []bool{false, true} {
+			if err := th.fleet.Kubelet(busy.Node).Report(t.Context(), ready); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the warning comes and goes with the host", patience, func() (bool, error) {
+				v, err := th.Ask(t.Context())
+				warned := slices.ContainsFunc(v.Warnings, func(w string) bool { return strings.Contains(w, busy.Node) })
+				return err == nil && warned != ready, err
+			})
+		}
+	}
+}
+
+// counted waits for the daemon to write how often that came.
+func (th *theatre) counted(t *testing.T) {
+	for _, namespace := range []string{th.release.namespace, metav1.NamespaceDefault} {
+		until(t, "events that came again are counted", gcPatience, func() (bool, error) {
+			events, err := admin(t).EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=HostSilent"})
+			if err != nil {
+				return false, err
+			}
+			return slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Series != nil && e.Series.Count >= 2 }), nil
+		})
+	}
 }
 
 // gcPatience is how long the real garbage collector may take to delete the pod

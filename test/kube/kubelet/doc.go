@@ -72,25 +72,35 @@ func Join(ctx context.Context, opts Options) (*Kubelet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register node %s: %w", spec.Name, err)
 	}
-	// A patch, because controllers write to a new node too.
-	patch, err := json.Marshal(map[string]any{"status": k.status()})
-	if err != nil {
+	k.node = node
+	if err := k.Report(ctx, !spec.NotReady); err != nil {
 		return nil, err
-	}
-	if k.node, err = client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return nil, fmt.Errorf("report node %s ready: %w", spec.Name, err)
 	}
 	return k, k.renew(ctx)
 }
 
-func (k *Kubelet) status() corev1.NodeStatus {
+// Report tells the API server that the node is ready, or not. It is a patch,
+// because controllers write to nodes too.
+func (k *Kubelet) Report(ctx context.Context, ready bool) error {
+	patch, err := json.Marshal(map[string]any{"status": k.status(ready)})
+	if err != nil {
+		return err
+	}
+	_, err = k.client.CoreV1().Nodes().Patch(ctx, k.node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return fmt.Errorf("report the status of node %s: %w", k.node.Name, err)
+	}
+	return nil
+}
+
+func (k *Kubelet) status(ready bool) corev1.NodeStatus {
 	spec, now := k.opts.Node, metav1.Now()
-	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastHeartbeatTime: now, LastTransitionTime: now}
-	if spec.NotReady {
-		ready.Status, ready.Reason = corev1.ConditionFalse, "KubeletNotReady"
+	condition := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastHeartbeatTime: now, LastTransitionTime: now}
+	if !ready {
+		condition.Status, condition.Reason = corev1.ConditionFalse, "KubeletNotReady"
 	}
 	st := corev1.NodeStatus{
-		Conditions: []corev1.NodeCondition{ready},
+		Conditions: []corev1.NodeCondition{condition},
 		Capacity: corev1.ResourceList{
 			corev1.ResourceCPU: resource.MustParse("8"), corev1.ResourceMemory: resource.MustParse("32Gi"), corev1.ResourcePods: resource.MustParse("58"),
 		},

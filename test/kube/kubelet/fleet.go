@@ -29,8 +29,14 @@ type Fleet struct {
 	container simcluster.ContainerFunc
 
 	mu       sync.Mutex
-	hosts    map[string]context.CancelFunc
+	hosts    map[string]*host
 	problems []error
+}
+
+// host is one whose power is on. kubelet is nil until it has booted.
+type host struct {
+	cut     context.CancelFunc
+	kubelet *Kubelet
 }
 
 // NewFleet makes a fleet without hosts, whose life ends with the context. Hosts
@@ -40,7 +46,7 @@ func NewFleet(ctx context.Context, p *plane.Plane) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Fleet{plane: p, admin: admin, serving: make(chan struct{}), hosts: map[string]context.CancelFunc{}}
+	f := &Fleet{plane: p, admin: admin, serving: make(chan struct{}), hosts: map[string]*host{}}
 	f.live = func(run func(context.Context)) context.CancelFunc {
 		ctx, cut := context.WithCancel(ctx)
 		f.wg.Go(func() {
@@ -65,14 +71,16 @@ func (f *Fleet) Serve(container simcluster.ContainerFunc) {
 func (f *Fleet) Join(spec simcluster.NodeSpec) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hosts[spec.Name] = f.live(func(ctx context.Context) {
-		if err := f.boot(ctx, spec); err != nil && ctx.Err() == nil {
+	h := &host{}
+	h.cut = f.live(func(ctx context.Context) {
+		if err := f.boot(ctx, h, spec); err != nil && ctx.Err() == nil {
 			f.note(err)
 		}
 	})
+	f.hosts[spec.Name] = h
 }
 
-func (f *Fleet) boot(ctx context.Context, spec simcluster.NodeSpec) error {
+func (f *Fleet) boot(ctx context.Context, h *host, spec simcluster.NodeSpec) error {
 	content, err := f.plane.NodeKubeconfig(spec.Name)
 	if err != nil {
 		return err
@@ -85,17 +93,30 @@ func (f *Fleet) boot(ctx context.Context, spec simcluster.NodeSpec) error {
 	if err != nil {
 		return err
 	}
+	f.mu.Lock()
+	h.kubelet = k
+	f.mu.Unlock()
 	return k.Run(ctx)
+}
+
+// Kubelet is the one of a host that has booted, nil when there is none.
+func (f *Fleet) Kubelet(name string) *Kubelet {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h, ok := f.hosts[name]; ok {
+		return h.kubelet
+	}
+	return nil
 }
 
 // Cut ends a host without a word. It reports whether there was such a host.
 func (f *Fleet) Cut(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	cut, ok := f.hosts[name]
+	h, ok := f.hosts[name]
 	if ok {
 		delete(f.hosts, name)
-		cut()
+		h.cut()
 	}
 	return ok
 }
