@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -116,22 +117,26 @@ func (th *theatre) claims(t *testing.T) {
 		}
 		return token(t, ns, account, spec)
 	}
-	// The intruder is not of the daemon's making, and waits for a node that is not
-	// there, so that nothing runs in it.
+	// The intruder is not of the daemon's making, and is bound to a node of another
+	// pool, where nothing runs it.
 	elsewhere := g
 	elsewhere.pod = g.pod.DeepCopy()
-	elsewhere.pod.Spec.NodeName = "no-such-node"
+	elsewhere.pod.Spec.NodeName = join(t, "elsewhere-"+ns, "another-pool").Node().Name
 	other := th.intruder(t, elsewhere, "intruder")
-	for _, tt := range []struct{ name, token string }{
-		{"another audience", bound(runner.DigestOf([]byte("another record")).Audience(), g.pod, world.ServiceAccount)},
-		{"another pod of the account", bound(g.audience, other, world.ServiceAccount)},
-		{"no pod", bound(g.audience, nil, world.ServiceAccount)},
-		{"another account", bound(g.audience, nil, account)},
-		{"spoiled", foreign(g.token)},
+	for _, tt := range []struct {
+		name, token string
+		cause       runner.RebuffCause
+	}{
+		{"another audience", bound(runner.DigestOf([]byte("another record")).Audience(), g.pod, world.ServiceAccount), runner.RebuffOtherAudience},
+		{"another pod of the account", bound(g.audience, other, world.ServiceAccount), runner.RebuffOtherPod},
+		{"no pod", bound(g.audience, nil, world.ServiceAccount), runner.RebuffNoPod},
+		{"another account", bound(g.audience, nil, account), runner.RebuffOtherAccount},
+		{"spoiled", foreign(g.token), runner.RebuffRejected},
 	} {
 		if status, answer := th.claim(t, name, tt.token); status != http.StatusUnauthorized || answer.Final {
 			t.Errorf("a claim with a token of %s is answered %d (final: %t), want 401", tt.name, status, answer.Final)
 		}
+		th.recorded(t, name, tt.cause)
 	}
 	remove(t, other)
 	if v, err := th.Ask(t.Context()); err != nil || !inPhase(v, name, runner.KindClaimed) {
@@ -146,6 +151,7 @@ func (th *theatre) claims(t *testing.T) {
 	if status, answer := th.claim(t, name, g.token); status != http.StatusConflict || !answer.Final {
 		t.Errorf("a token that was used is answered %d (final: %t), want 409", status, answer.Final)
 	}
+	th.recorded(t, name, runner.RebuffReplay)
 	th.secondPod(t, g)
 	th.Director.HoldBack(run.JobID, false)
 	if r := th.sealed(t, run); string(r.Name) == name {
@@ -170,7 +176,32 @@ func (th *theatre) secondPod(t *testing.T, g guest) {
 	if status, answer := th.claim(t, g.pod.Name, second.token); status != http.StatusConflict || !answer.Final {
 		t.Errorf("the claim of a second pod of the name is answered %d (final: %t), want 409", status, answer.Final)
 	}
+	th.recorded(t, g.pod.Name, runner.RebuffSecondPod)
 	second.leave()
+}
+
+// recorded waits until the log says that somebody was turned away at the
+// runner's gate for this cause.
+func (th *theatre) recorded(t *testing.T, name string, cause runner.RebuffCause) {
+	t.Helper()
+	until(t, "the log says who was turned away for "+string(cause), patience, func() (bool, error) {
+		v, err := th.Ask(t.Context())
+		if err != nil {
+			return false, err
+		}
+		for _, r := range v.Runners {
+			if string(r.Name) != name {
+				continue
+			}
+			for _, b := range r.Rebuffed {
+				if b.Gate == runner.GateClaim && b.Cause == cause {
+					return true, nil
+				}
+			}
+			return false, fmt.Errorf("the log has %+v", r.Rebuffed)
+		}
+		return false, nil
+	})
 }
 
 func awaitGuest(t *testing.T, guests <-chan guest) guest {

@@ -128,27 +128,33 @@ func TestTokensThatTheClusterDoesNotVouchFor(t *testing.T) {
 	if _, err := b.Review(t.Context(), b.signed(t, b.claims(t, live, hourAgo, 2*time.Hour)), authorized.Audience()); err != nil {
 		t.Fatalf("a token signed by the test: %v", err)
 	}
-	for name, make := range map[string]func(t *testing.T) string{
-		"another audience":            func(t *testing.T) string { return b.bound(t, live, runner.DigestOf([]byte("another")).Audience()) },
-		"the API server's audience":   func(t *testing.T) string { return b.bound(t, live, "https://kubernetes.default.svc") },
-		"expired":                     func(t *testing.T) string { return b.signed(t, b.claims(t, live, hourAgo, 59*time.Minute)) },
-		"bound to no pod":             func(t *testing.T) string { return token(t, b.namespace, world.ServiceAccount, audienceOnly()) },
-		"of another service account":  func(t *testing.T) string { return token(t, b.namespace, "other", audienceOnly()) },
-		"of another namespace":        func(t *testing.T) string { return token(t, elsewhere, world.ServiceAccount, audienceOnly()) },
-		"signed by somebody else":     func(t *testing.T) string { return foreign(b.claimToken(t, live)) },
-		"of a pod that is deleted":    func(t *testing.T) string { return b.ofDeleted(t, "runner-b", false) },
-		"of the former pod of a name": func(t *testing.T) string { return b.ofDeleted(t, "runner-c", true) },
-		"naming a pod that never was": func(t *testing.T) string { return b.renamed(t, live) },
-		"of a pod of another account": func(t *testing.T) string { return b.ofAccount(t, "other") },
-		"nothing that looks like one": func(t *testing.T) string { return "a.b.c" },
-		"without an audience of its own": func(t *testing.T) string {
+	for name, tt := range map[string]struct {
+		cause runner.RebuffCause
+		make  func(t *testing.T) string
+	}{
+		"another audience":            {runner.RebuffOtherAudience, func(t *testing.T) string { return b.bound(t, live, runner.DigestOf([]byte("another")).Audience()) }},
+		"the API server's audience":   {runner.RebuffOtherAudience, func(t *testing.T) string { return b.bound(t, live, "https://kubernetes.default.svc") }},
+		"expired":                     {runner.RebuffRejected, func(t *testing.T) string { return b.signed(t, b.claims(t, live, hourAgo, 59*time.Minute)) }},
+		"bound to no pod":             {runner.RebuffNoPod, func(t *testing.T) string { return token(t, b.namespace, world.ServiceAccount, audienceOnly()) }},
+		"of another service account":  {runner.RebuffOtherAccount, func(t *testing.T) string { return token(t, b.namespace, "other", audienceOnly()) }},
+		"of another namespace":        {runner.RebuffOtherAccount, func(t *testing.T) string { return token(t, elsewhere, world.ServiceAccount, audienceOnly()) }},
+		"signed by somebody else":     {runner.RebuffRejected, func(t *testing.T) string { return foreign(b.claimToken(t, live)) }},
+		"of a pod that is deleted":    {runner.RebuffRejected, func(t *testing.T) string { return b.ofDeleted(t, "runner-b", false) }},
+		"of the former pod of a name": {runner.RebuffRejected, func(t *testing.T) string { return b.ofDeleted(t, "runner-c", true) }},
+		"naming a pod that never was": {runner.RebuffRejected, func(t *testing.T) string { return b.renamed(t, live) }},
+		"of a pod of another account": {runner.RebuffOtherAccount, func(t *testing.T) string { return b.ofAccount(t, "other") }},
+		"nothing that looks like one": {runner.RebuffRejected, func(t *testing.T) string { return "a.b.c" }},
+		"without an audience of its own": {runner.RebuffOtherAudience, func(t *testing.T) string {
 			return token(t, b.namespace, world.ServiceAccount, authv1.TokenRequestSpec{})
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			id, err := b.Review(t.Context(), make(t), authorized.Audience())
+			id, err := b.Review(t.Context(), tt.make(t), authorized.Audience())
 			if !errors.Is(err, supervisor.ErrTokenRejected) || id != (runner.PodIdentity{}) {
 				t.Errorf("Review = %+v, %v, want ErrTokenRejected", id, err)
+			}
+			if no, ok := errors.AsType[*supervisor.Rebuff](err); !ok || no.Cause != tt.cause {
+				t.Errorf("the cause is %+v, want %s", no, tt.cause)
 			}
 		})
 	}
