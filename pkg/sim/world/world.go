@@ -90,6 +90,8 @@ type Options struct {
 	// Join and Leave are told of instances that run and that are terminated, in
 	// place of the pretend cluster: then there is none. They must not block.
 	Join, Leave func(simaws.Instance)
+	// GitHubServer changes the simulated GitHub before it is made.
+	GitHubServer func(*simgithub.Config)
 	// HostGroup changes the Auto Scaling group before it is made.
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
@@ -128,11 +130,15 @@ const (
 // New makes and populates a world. It starts nothing; see [World.Run].
 func New(opts Options) (*World, error) {
 	w := &World{opts: opts, OrgID: orgID}
-	w.GitHub = simgithub.New(simgithub.Config{
+	github := simgithub.Config{
 		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
-	})
+	}
+	if opts.GitHubServer != nil {
+		opts.GitHubServer(&github)
+	}
+	w.GitHub = simgithub.New(github)
 	w.populate()
 	join, leave := opts.Join, opts.Leave
 	if join == nil {
@@ -191,16 +197,20 @@ func (w *World) populate() {
 	})
 }
 
-// join makes a running instance a node, as its kubelet would.
-func (w *World) join(in simaws.Instance) {
-	_, err := w.Cluster.AddNode(simcluster.NodeSpec{
+// Node is how the instance's kubelet registers it.
+func Node(in simaws.Instance) simcluster.NodeSpec {
+	return simcluster.NodeSpec{
 		Name: in.PrivateDNS, ProviderID: in.ProviderID(), InternalIP: in.PrivateIP,
 		Labels:  map[string]string{PoolLabelKey: PoolLabelValue, "kubernetes.io/hostname": in.PrivateDNS},
 		Taints:  []corev1.Taint{{Key: "workload", Value: "hipaa-runner", Effect: corev1.TaintEffectNoSchedule}},
 		OSImage: "Bottlerocket OS 1.57.0 (aws-k8s-1.35)", KubeletVersion: "v1.35.2-eks-1a2b3c4",
 		BootID: "boot-" + in.ID, MachineID: "machine-" + in.ID,
-	})
-	if err != nil {
+	}
+}
+
+// join makes a running instance a node, as its kubelet would.
+func (w *World) join(in simaws.Instance) {
+	if _, err := w.Cluster.AddNode(Node(in)); err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
 	}
 }

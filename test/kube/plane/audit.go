@@ -22,8 +22,8 @@ rules:
 // Request is one request of the API server's audit log.
 // https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 type Request struct {
-	Verb string
-	User struct {
+	Verb, RequestURI string
+	User             struct {
 		Username string
 		Groups   []string
 	}
