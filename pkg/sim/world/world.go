@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -92,6 +93,8 @@ type Options struct {
 	Join, Leave func(simaws.Instance)
 	// GitHubServer changes the simulated GitHub before it is made.
 	GitHubServer func(*simgithub.Config)
+	// Karpenter launches the hosts: then there is no Auto Scaling group.
+	Karpenter bool
 	// HostGroup changes the Auto Scaling group before it is made.
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
@@ -113,6 +116,8 @@ type World struct {
 	AWS    *simaws.Server
 	// Cluster is nil when [Options.Join] stands for another.
 	Cluster *simcluster.Cluster
+	// Karpenter is nil without [Options.Karpenter].
+	Karpenter *Karpenter
 	// RepositoryID and OrgID are what the configuration has to name.
 	RepositoryID, OrgID int64
 	// GroupID is the restricted runner group.
@@ -174,6 +179,11 @@ func New(opts Options) (*World, error) {
 	if opts.HostGroup != nil {
 		opts.HostGroup(&group)
 	}
+	if opts.Karpenter {
+		var err error
+		w.Karpenter, err = newKarpenter(w, group)
+		return w, err
+	}
 	w.AWS.AddGroup(group)
 	return w, nil
 }
@@ -210,7 +220,11 @@ func Node(in simaws.Instance) simcluster.NodeSpec {
 
 // join makes a running instance a node, as its kubelet would.
 func (w *World) join(in simaws.Instance) {
-	if _, err := w.Cluster.AddNode(Node(in)); err != nil {
+	spec, joins := w.joinFrom(Node(in), in.ID)
+	if !joins {
+		return
+	}
+	if _, err := w.Cluster.AddNode(spec); err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
 	}
 }
@@ -241,6 +255,11 @@ func (w *World) Run(ctx context.Context) error {
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
 	}()
+	var karpenter sync.WaitGroup
+	defer karpenter.Wait()
+	if w.Karpenter != nil {
+		karpenter.Go(func() { w.Karpenter.run(ctx) })
+	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -137,3 +137,20 @@ func until(t *testing.T, what string, patience time.Duration, yes func() (bool, 
 
 // patience is how long anything may take that takes a second on an idle machine.
 const patience = 30 * time.Second
+
+// start is a control plane for this test alone, for what changes a cluster as a
+// whole, such as its kinds.
+func start(t *testing.T) *plane.Plane {
+	t.Helper()
+	planeOf(t)
+	p, err := plane.Start(t.Context(), plane.Options{Bin: os.Getenv(binaries), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
