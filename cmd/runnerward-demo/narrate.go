@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log"
 	"strings"
 	"sync"
 	"time"
@@ -91,7 +90,3 @@ func (n *narrator) job(runner, line string) {
 		n.line("  | job log on …%s: %s", runner[max(0, len(runner)-6):], line)
 	}
 }
-
-// quiet swallows what HTTP servers say when connections break, as they do when
-// the daemon is killed.
-func (n *narrator) quiet() *log.Logger { return log.New(io.Discard, "", 0) }
