@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ const binaries = "RUNNERWARD_KUBE"
 
 // lease is how long GitHub waits for a silent runner: it is asked for here, and
 // the stand-in renews ten times in its life.
-const lease = 15 * time.Second
+const lease = 8 * time.Second
 
 // bench is a world with real hosts and a daemon in it.
 type bench struct {
@@ -34,8 +35,14 @@ type bench struct {
 	client kubernetes.Interface
 	fleet  *fleet
 	daemon *stage.Daemon
+	dir    string
 	images map[string]string
+	// releases counts the tags that were pushed.
+	releases int
 }
+
+// ubuntu is what the first host says it runs.
+const ubuntu = "Ubuntu 24.04.3 LTS"
 
 // legacy is a group of the pool that somebody moved to another image.
 const legacy = "hipaa-prod-legacy"
@@ -54,7 +61,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal("this makes bridges and hosts: run it in test/kube/sandbox.sh, as 'make test-node' does")
 	}
 	dir := t.TempDir()
-	b := &bench{t: t, images: map[string]string{}}
+	b := &bench{t: t, dir: dir, images: map[string]string{}}
 	for _, name := range []string{"agent", "runner"} {
 		content, err := os.ReadFile(filepath.Join(bin, "images", name+".name"))
 		if err != nil {
@@ -68,9 +75,9 @@ func newBench(t *testing.T) *bench {
 	b.startPlane(bin, filepath.Join(dir, "plane"))
 	b.fleet = &fleet{
 		bin: bin, tree: tree, dir: filepath.Join(dir, "hosts"), plane: b.plane, client: b.client, hosts: map[string]*Host{},
-		system: func(_ simaws.Instance, n int) string {
+		system: func(n int) string {
 			if n == 0 {
-				return "Ubuntu 24.04.3 LTS"
+				return ubuntu
 			}
 			return bottlerocket
 		},
@@ -139,7 +146,7 @@ func (b *bench) startStage(dir, binary string) {
 	b.Stage, err = stage.New(t.Context(), stage.Options{
 		Dir: dir, Binary: binary, Address: Gateway, Kubeconfig: kubeconfig,
 		World: func(o *world.Options) {
-			o.Join, o.Leave, o.Lease, o.Hosts = b.fleet.join, b.fleet.leave, lease, 3
+			o.Join, o.Leave, o.Lease, o.Hosts = b.fleet.join, b.fleet.leave, lease, 4
 			o.Boot = 100 * time.Millisecond // the kubelet takes its time itself
 		},
 	})
@@ -158,8 +165,8 @@ func (b *bench) startStage(dir, binary string) {
 		HTTPTokens: "required", HopLimit: 1, BootMode: "uefi", Profile: world.Profile,
 	})
 	b.populate()
-	b.nodesReady(4)
-	b.daemon = b.serve("runnerward", nil)
+	b.nodesReady(5)
+	b.serve(t, "runnerward", nil)
 }
 
 // populate makes what the chart installs.
@@ -188,7 +195,7 @@ func (b *bench) populate() {
 
 func (b *bench) nodesReady(want int) {
 	b.t.Helper()
-	b.until(fmt.Sprintf("%d nodes are ready", want), 2*time.Minute, func() bool {
+	b.until(b.t, fmt.Sprintf("%d nodes are ready", want), func() bool {
 		nodes, err := b.client.CoreV1().Nodes().List(b.t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return false
@@ -213,17 +220,23 @@ func isReady(n corev1.Node) bool {
 }
 
 // until polls a condition.
-func (b *bench) until(what string, limit time.Duration, ok func() bool) {
-	b.t.Helper()
-	if err := b.Until(b.t.Context(), what, limit, func() (bool, error) { return ok(), nil }); err != nil {
-		b.t.Fatal(err)
+func (b *bench) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	if err := b.Until(t.Context(), what, patience, func() (bool, error) { return ok(), nil }); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// serve starts a daemon on the stage's ledger.
-func (b *bench) serve(name string, change func(stage.Config)) *stage.Daemon {
-	b.t.Helper()
-	d, err := b.NewDaemon(name, func(c stage.Config) {
+// serve starts another daemon on the stage's ledger, once the one before ended.
+func (b *bench) serve(t *testing.T, name string, change func(stage.Config)) {
+	t.Helper()
+	if b.daemon != nil {
+		if err := b.daemon.End(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	b.daemon, err = b.NewDaemon(name, func(c stage.Config) {
 		c.Set("cluster.runnerImage", b.images["runner"])
 		c.Set("cluster.agentImage", b.images["agent"])
 		c.Set("cluster.cpu", "250m")
@@ -234,13 +247,15 @@ func (b *bench) serve(name string, change func(stage.Config)) *stage.Daemon {
 		}
 	})
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := d.Start(); err != nil {
-		b.t.Fatal(err)
+	b.begin(t)
+}
+
+// begin starts the daemon, again or for the first time.
+func (b *bench) begin(t *testing.T) {
+	t.Helper()
+	if err := errors.Join(b.daemon.Start(), b.daemon.Ready(t.Context())); err != nil {
+		t.Fatal(err)
 	}
-	if err := d.Ready(b.t.Context()); err != nil {
-		b.t.Fatal(err)
-	}
-	return d
 }

@@ -23,8 +23,8 @@ type fleet struct {
 	bin, tree, dir string
 	plane          *plane.Plane
 	client         kubernetes.Interface
-	// system says what a host claims to run; by the order of launch.
-	system func(in simaws.Instance, n int) string
+	// system says what the nth host that is launched claims to run.
+	system func(n int) string
 
 	mu      sync.Mutex
 	hosts   map[string]*Host // by instance
@@ -41,7 +41,7 @@ func (f *fleet) join(in simaws.Instance) {
 	n := len(f.hosts)
 	f.hosts[in.ID] = nil
 	f.pending.Go(func() {
-		h, err := f.boot(in, f.system(in, n))
+		h, err := f.boot(in, f.system(n))
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.hosts[in.ID] = h
