@@ -69,6 +69,7 @@ var meaning = map[string]string{
 	"ending":     "EC2 shows the host on its way out",
 	"terminated": "EC2 shows the host terminated, volumes and node gone",
 	"sealed":     "the job-to-host statement is signed",
+	"rebuffed":   "somebody asked in its name and was turned away",
 	"frozen":     "admission is frozen",
 	"unfrozen":   "admission is open again",
 }

@@ -133,7 +133,7 @@ func cut(s string, limit int) string {
 // severity marks what somebody should look at.
 func severity(reason string) string {
 	switch reason {
-	case "Refused", "Denied", "Retired", "TeardownOverdue":
+	case "Refused", "Denied", "Retired", "TeardownOverdue", "Rebuffed", "PodTrouble", "HostSilent":
 		return corev1.EventTypeWarning
 	}
 	return corev1.EventTypeNormal

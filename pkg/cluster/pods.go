@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,7 +62,7 @@ func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
 func podOf(pod *corev1.Pod) runner.Pod {
 	return runner.Pod{
 		Name: pod.Name, UID: string(pod.UID), NodeName: pod.Spec.NodeName,
-		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod),
+		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod), Deleting: pod.DeletionTimestamp != nil,
 	}
 }
 
@@ -91,21 +92,37 @@ func (c *Cluster) Pods(ctx context.Context) ([]runner.Pod, error) {
 var machineWord = regexp.MustCompile(`\A[A-Za-z0-9]{1,64}\z`)
 
 // reasonOf is the first machine word that explains the phase: the pod's own
-// (Evicted, DeadlineExceeded, NodeLost), then a container's (OOMKilled, Error,
-// ImagePullBackOff). Free text is never taken.
+// (Evicted, DeadlineExceeded), then who disrupted it (DeletionByTaintManager),
+// then a container's (OOMKilled, Error, ImagePullBackOff). Free text is never
+// taken.
+// https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
 func reasonOf(pod *corev1.Pod) string {
 	candidates := []string{pod.Status.Reason}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			candidates = append(candidates, c.Reason)
+		}
+	}
+	// Of containers that wait, the init containers come first: the others wait
+	// for them. That one merely waits its turn explains least.
+	var waiting, turn []string
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for _, s := range list {
+			if w := s.State.Waiting; w != nil && (w.Reason == "PodInitializing" || w.Reason == "ContainerCreating") {
+				turn = append(turn, w.Reason)
+			} else if w != nil {
+				waiting = append(waiting, w.Reason)
+			}
+		}
+	}
 	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
 		for _, s := range list {
 			if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
 				candidates = append(candidates, t.Reason)
 			}
-			if w := s.State.Waiting; w != nil {
-				candidates = append(candidates, w.Reason)
-			}
 		}
 	}
-	for _, c := range candidates {
+	for _, c := range slices.Concat(candidates, waiting, turn) {
 		if machineWord.MatchString(c) {
 			return c
 		}

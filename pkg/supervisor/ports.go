@@ -288,8 +288,9 @@ type Cluster interface {
 	DeleteNode(ctx context.Context, name, uid string) error
 	// NodeGone says whether no node of this name and UID exists.
 	NodeGone(ctx context.Context, name, uid string) (bool, error)
-	// Review asks the cluster whose token this is, for this audience.
-	// It returns ErrTokenRejected when the cluster does not vouch for it.
+	// Review asks the cluster whose token this is, for this audience. A token
+	// that it does not vouch for, or not as one of a runner's pod, is a [Rebuff]
+	// with ErrTokenRejected.
 	Review(ctx context.Context, token, audience string) (runner.PodIdentity, error)
 	// ReviewWitness is Review for the account of the hosts' witnesses.
 	ReviewWitness(ctx context.Context, token, audience string) (runner.PodIdentity, error)

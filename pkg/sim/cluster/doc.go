@@ -69,6 +69,7 @@ type Cluster struct {
 	losses   []types.NamespacedName               // nodes for the cloud controller; Namespace holds the UID
 	changed  map[types.UID]chan struct{}          // a pod's worker, while it has one
 	orphans  map[types.UID]bool                   // pods that the garbage collector waits for
+	trouble  troubles
 	faults   []*Fault
 	requests []Request
 }
@@ -97,6 +98,7 @@ func New(opts Options) (*Cluster, error) {
 		objects: map[string]map[string]runtime.Object{},
 		dead:    map[types.UID]bool{}, orphans: map[types.UID]bool{},
 		changed: map[types.UID]chan struct{}{},
+		trouble: newTroubles(),
 	}
 	for _, k := range kinds() {
 		c.objects[k.resource] = map[string]runtime.Object{}

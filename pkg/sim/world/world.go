@@ -97,6 +97,10 @@ type Options struct {
 	HookEnv func(env map[string]string)
 	// OnPod is told of every runner pod whose container starts, with its node.
 	OnPod func(pod, node string)
+	// NodeLoss is how long after an instance died its node object goes; 0 is soon.
+	NodeLoss time.Duration
+	// Exit changes the exit code of a runner pod's container.
+	Exit func(pod string, code int) int
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -138,6 +142,7 @@ func New(opts Options) (*World, error) {
 			Namespace: Namespace, ServiceAccounts: []string{ServiceAccount}, Token: opts.ClusterToken,
 			ConfigMaps: map[string]map[string]string{CAConfigMap: {"ca.crt": string(opts.AdmissionCA)}},
 			Issuer:     "https://oidc.eks.us-east-1.amazonaws.com/id/SIMULATED", Seed: opts.Seed, Container: w.Container,
+			NodeLoss: opts.NodeLoss,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("make the pretend cluster: %w", err)
@@ -255,7 +260,10 @@ func (w *World) Container(ctx context.Context, ct simcluster.Container) int {
 	code, err := w.runPod(ctx, ct)
 	if err != nil {
 		w.say(ct, "pod ends: "+err.Error())
-		return 1
+		code = 1
+	}
+	if w.opts.Exit != nil {
+		code = w.opts.Exit(ct.Pod.Name, code)
 	}
 	return code
 }
