@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -14,7 +16,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
@@ -61,7 +62,7 @@ func (b *bench) runs(t *testing.T) {
 	if err := os.WriteFile("/proc/"+found[0].pid+"/root/tmp/go", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b.sealed(t, run, runner.OutcomeCompleted, "result succeeded", "pod Succeeded", "node.osImage", "assurance L1")
+	b.sealed(t, run, completed, "result succeeded", "pod Succeeded", "node.osImage", "assurance L1")
 	b.concluded(t, run, "success", true)
 	for _, want := range []string{"Allowed. The evidence is sha256:", "DEPLOYED", "cleaning up"} {
 		if !strings.Contains(log.String(), want) {

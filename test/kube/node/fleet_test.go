@@ -1,9 +1,10 @@
+//go:build linux
+
 package node
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -63,16 +64,30 @@ func (f *fleet) boot(in simaws.Instance, system string) (*Host, error) {
 
 func (f *fleet) leave(in simaws.Instance) {
 	f.pending.Go(func() {
+		var off error
 		if h := f.host(in.ID); h != nil {
-			h.Off()
+			off = h.Off(context.Background())
 		}
 		err := f.client.CoreV1().Nodes().Delete(context.Background(), in.PrivateDNS, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.wrong = append(f.wrong, fmt.Errorf("remove the node of a terminated instance: %w", err))
+		if apierrors.IsNotFound(err) {
+			err = nil
 		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.wrong = append(f.wrong, off, err)
 	})
+}
+
+// reboot reboots the instance's host.
+func (f *fleet) reboot(t *testing.T, instance string) {
+	t.Helper()
+	h, err := f.host(instance).Reboot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hosts[instance] = h
 }
 
 // host is the instance's, nil while it is being switched on.
@@ -89,7 +104,7 @@ func (f *fleet) close(t *testing.T) {
 	defer f.mu.Unlock()
 	for _, h := range f.hosts {
 		if h != nil {
-			h.Off()
+			f.wrong = append(f.wrong, h.Off(context.Background()))
 		}
 	}
 	if err := errors.Join(f.wrong...); err != nil {

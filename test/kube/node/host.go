@@ -1,7 +1,5 @@
-// Package node tests the daemon and the agent with real kubelets and a real
-// container runtime: "make test-node". A host is a set of namespaces in which a
-// kubelet and a container runtime run; it has an address, an operating system
-// and a boot id of its own, and ends all at once.
+//go:build linux
+
 package node
 
 import (
@@ -14,8 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
+	"time"
 )
 
 // Gateway is the address of the machine on its bridge, where whatever hosts and
@@ -41,9 +39,9 @@ type Host struct {
 	// Dir has its files; log/ those of kubelet, runtime and pods.
 	Dir string
 
-	cmd   *exec.Cmd
-	ended chan struct{}
-	off   func()
+	bin, tree, port string
+	cmd             *exec.Cmd
+	ended           chan struct{}
 }
 
 // run runs a command that says nothing unless it fails.
@@ -76,8 +74,9 @@ func (m Machine) pods() (string, error) {
 	return fmt.Sprintf("10.244.%d.0/24", ip[3]), nil
 }
 
-// Boot switches a host on. bin is the folder that test/kube/build.sh filled, dir
-// a new folder, tree the folder test/kube. It does not wait for the node.
+// Boot switches a host on. bin is the folder that test/kube/build.sh filled, tree
+// the folder test/kube, dir a new folder for what the host has on its disk. It
+// does not wait for the node.
 func Boot(ctx context.Context, bin, tree, dir string, m Machine) (*Host, error) {
 	pods, err := m.pods()
 	if err != nil {
@@ -100,7 +99,7 @@ func Boot(ctx context.Context, bin, tree, dir string, m Machine) (*Host, error) 
 	}
 	defer log.Close()
 	port := "vpc" + strings.ReplaceAll(strings.TrimPrefix(m.Address, "10.0."), ".", "-")
-	h := &Host{Machine: m, Dir: dir, ended: make(chan struct{})}
+	h := &Host{Machine: m, Dir: dir, bin: bin, tree: tree, port: port, ended: make(chan struct{})}
 	h.cmd = exec.Command(filepath.Join(tree, "sandbox.sh"), filepath.Join(tree, "node", "host.sh"), dir, bin, m.Address, Gateway, port)
 	h.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SANDBOX_HOSTNAME=" + m.Name}
 	h.cmd.Stdout, h.cmd.Stderr, h.cmd.ExtraFiles = log, log, []*os.File{network}
@@ -114,19 +113,43 @@ func Boot(ctx context.Context, bin, tree, dir string, m Machine) (*Host, error) 
 		_ = h.cmd.Wait() // how it ended is in its log
 		close(h.ended)
 	}()
-	h.off = sync.OnceFunc(func() { _ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL) })
 	return h, nil
 }
 
 // Off ends the host at once: kubelet, runtime and every container get SIGKILL
-// from the kernel, and nobody says goodbye to anybody.
-func (h *Host) Off() {
-	h.off()
-	<-h.ended
+// from the kernel, and nobody says goodbye to anybody. It returns when the
+// host's end of the cable is gone, which outlives the last process.
+func (h *Host) Off(ctx context.Context) error {
+	select {
+	case <-h.ended:
+	default:
+		if err := syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("switch host %s off: %w", h.Name, err)
+		}
+		<-h.ended
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := net.InterfaceByName(h.port); err != nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("host %s does not end: %w", h.Name, context.Cause(ctx))
+		}
+	}
 }
 
-// Ended is closed once the host is off, by itself or not.
-func (h *Host) Ended() <-chan struct{} { return h.ended }
+// Reboot switches the host off and on again, with what its disk has: the same
+// machine with another boot id.
+func (h *Host) Reboot(ctx context.Context) (*Host, error) {
+	if err := h.Off(ctx); err != nil {
+		return nil, err
+	}
+	return Boot(ctx, h.bin, h.tree, h.Dir, h.Machine)
+}
 
 // configure writes the files of a host.
 func (m Machine) configure(dir, bin, pods string) error {

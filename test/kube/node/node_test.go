@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -11,6 +13,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/stage"
@@ -27,7 +30,7 @@ func TestNode(t *testing.T) {
 	began := time.Now()
 	b := newBench(t)
 	t.Logf("the cluster, five hosts and the daemon are ready after %s", time.Since(began).Round(100*time.Millisecond))
-	var lost, choked broken
+	var lost, choked, rebooted broken
 	for _, scenario := range []struct {
 		name string
 		play func(*testing.T)
@@ -37,19 +40,29 @@ func TestNode(t *testing.T) {
 		// give a silent runner up; others play meanwhile.
 		{"a host is lost in the middle of a job", func(t *testing.T) { lost = b.loseHost(t) }},
 		{"a whole runner takes too much memory", func(t *testing.T) { choked = b.choke(t) }},
+		{"a host reboots in the middle of a job", func(t *testing.T) { rebooted = b.reboot(t) }},
 		{"a job runs and is sealed", b.runs},
 		{"a job is refused at its hook", b.refused},
 		{"a pod is deleted in the middle of its job", b.deleted},
 		{"a step takes too much memory", b.greedyStep},
 		{"the daemon is killed in the middle of a job", b.killed},
-		{"the choked runner's job is sealed", func(t *testing.T) { b.brokenIsSealed(t, choked, "pod Failed OOMKilled") }},
-		{"the lost host's job is sealed", func(t *testing.T) { b.brokenIsSealed(t, lost, "pod Gone") }},
+		{"the choked runner's job is sealed", func(t *testing.T) { b.brokenIsSealed(t, choked, "completed, pod OOMKilled", "pod Failed OOMKilled") }},
+		{"the rebooted host's job is sealed", func(t *testing.T) { b.brokenIsSealed(t, rebooted, "completed, pod Unknown", "pod Failed Unknown") }},
+		{"the lost host's job is sealed", func(t *testing.T) { b.brokenIsSealed(t, lost, string(runner.CauseHostEnded), "host-ended") }},
 		{"an image cannot be pulled", b.missingImage},
 		{"hosts that lie served nobody", b.liars},
 	} {
+		began := time.Now()
 		t.Run(scenario.name, scenario.play)
+		t.Logf("%s: %s", scenario.name, time.Since(began).Round(100*time.Millisecond))
 	}
 }
+
+// The outcomes of runners as the status shows them.
+const (
+	completed = string(runner.OutcomeCompleted)
+	refused   = string(runner.OutcomeRefused)
+)
 
 // liars: one host of the pool says that it runs Ubuntu, where EC2's image is
 // Bottlerocket's; another says that it runs Bottlerocket, where EC2's is not.
@@ -70,12 +83,15 @@ func (b *bench) liars(t *testing.T) {
 		}
 		says, failing := node.Status.NodeInfo.OSImage, v.Hosts[i].Failing
 		for _, lie := range []string{says, in.Group} {
-			if want[lie] != "" && len(failing) == 1 && failing[0] == (runner.Check{Name: want[lie], Verdict: runner.Fail}) {
+			if want[lie] == "" {
+				continue
+			}
+			if len(failing) == 1 && failing[0] == (runner.Check{Name: want[lie], Verdict: runner.Fail}) {
 				delete(want, lie)
 			}
-		}
-		if node.Spec.Unschedulable || len(node.Annotations) == 0 {
-			t.Errorf("the host of group %s that says it runs %s was claimed: %v", in.Group, says, node.Annotations)
+			if by := node.Annotations[cluster.ClaimedBy]; by != "" {
+				t.Errorf("the host of group %s that says it runs %s was claimed for %s", in.Group, says, by)
+			}
 		}
 	}
 	if len(want) > 0 {
@@ -92,11 +108,14 @@ type broken struct {
 // loseHost takes the power from a host, and then its instance away.
 func (b *bench) loseHost(t *testing.T) (lost broken) {
 	lost.run, lost.runner, _ = b.running(t, "echo READY; sleep 600")
-	b.fleet.host(lost.runner.Instance).Off()
+	if err := b.fleet.host(lost.runner.Instance).Off(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	b.until(t, "the lost node is not ready", func() bool {
 		n, err := b.client.CoreV1().Nodes().Get(t.Context(), lost.runner.Node, metav1.GetOptions{})
 		return err == nil && !isReady(*n)
 	})
+	b.warned(t, "its kubelet has said nothing")
 	if r := b.made(t, lost.run); r.Phase != runner.KindStarted {
 		t.Errorf("the runner of a node that is only not ready is %s, want it left alone", r.Phase)
 	}
@@ -111,11 +130,23 @@ func (b *bench) choke(t *testing.T) (choked broken) {
 	return choked
 }
 
-func (b *bench) brokenIsSealed(t *testing.T, j broken, pod string) {
+// reboot: the kubelet comes back, with another boot id, and finds a pod that it
+// does not run again.
+func (b *bench) reboot(t *testing.T) (rebooted broken) {
+	rebooted.run, rebooted.runner, _ = b.running(t, "echo READY; sleep 600")
+	b.fleet.reboot(t, rebooted.runner.Instance)
+	return rebooted
+}
+
+func (b *bench) brokenIsSealed(t *testing.T, j broken, outcome, says string) {
 	if j.run.ID == 0 {
 		t.Fatal("it did not begin")
 	}
-	b.sealed(t, j.run, runner.OutcomeCompleted, "result failed", pod)
+	r := b.runnerOf(t, j.run, runner.KindSealed)
+	if len(r.Rebuffed) > 0 {
+		t.Errorf("somebody asked for the runner again: %+v", r.Rebuffed)
+	}
+	b.over(t, r, j.run, outcome, "result failed", says)
 	b.concluded(t, j.run, "failure", true)
 }
 
@@ -128,13 +159,14 @@ func (b *bench) refused(t *testing.T) {
 	log := b.follow(t.Context(), idle.Name)
 	bad := b.deploy(t, world.BranchWorkflow, "echo DEPLOYED", func(job string) { b.Director.Pair(job, string(idle.Name)) })
 	b.says(t, log, "workflow-not-tag-pinned")
+	b.Director.HoldBack(good.JobID, false)
 	r, err := b.Runner(t.Context(), "the runner is sealed", patience, func(r supervisor.RunnerView) bool {
 		return r.Name == idle.Name && r.Phase == runner.KindSealed
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.over(t, r, bad, runner.OutcomeRefused, "workflow-not-tag-pinned")
+	b.over(t, r, bad, refused, "workflow-not-tag-pinned")
 	// Its run was cancelled and its runner told to end; either may come first.
 	if job, _ := b.World.GitHub.Job(bad.JobID); job.StepsRan || job.Conclusion != "cancelled" && job.Conclusion != "failure" {
 		t.Errorf("GitHub says the refused job ended %q, steps ran: %t", job.Conclusion, job.StepsRan)
@@ -144,12 +176,11 @@ func (b *bench) refused(t *testing.T) {
 			t.Errorf("a step of the refused job ran:\n%s", log)
 		}
 	}
-	b.Director.HoldBack(good.JobID, false)
 	second, err := b.Sealed(t.Context(), good.JobID, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.over(t, second, good, runner.OutcomeCompleted)
+	b.over(t, second, good, completed)
 	b.concluded(t, good, "success", true)
 	if second.Instance == r.Instance {
 		t.Errorf("the approved job ran on %s, which had received the refused one", r.Instance)
@@ -163,7 +194,11 @@ func (b *bench) deleted(t *testing.T) {
 	if err := b.client.CoreV1().Pods(world.Namespace).Delete(t.Context(), string(r.Name), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	b.sealed(t, run, runner.OutcomeCompleted, "result failed")
+	r = b.runnerOf(t, run, runner.KindSealed)
+	if r.Outcome != completed && r.Outcome != "completed, pod Error" { // the pod may be gone before anybody looks
+		t.Errorf("the runner's outcome is %q, want it completed", r.Outcome)
+	}
+	b.over(t, r, run, r.Outcome, "result failed")
 	b.concluded(t, run, "failure", true)
 	for _, text := range []string{"DEPLOYED", "cleaning up"} {
 		if strings.Contains(log.String(), text) {
@@ -184,9 +219,9 @@ func groupVersion2() bool {
 func (b *bench) greedyStep(t *testing.T) {
 	run, _, log := b.running(t, "echo READY; tail /dev/zero; echo DEPLOYED")
 	if groupVersion2() {
-		b.sealed(t, run, runner.OutcomeCompleted, "pod Failed OOMKilled")
+		b.sealed(t, run, "completed, pod OOMKilled", "pod Failed OOMKilled")
 	} else {
-		b.sealed(t, run, runner.OutcomeCompleted, "result failed", "pod Succeeded")
+		b.sealed(t, run, completed, "result failed", "pod Succeeded")
 		if !strings.Contains(log.String(), "exit status 137") {
 			t.Errorf("the step's end is not in the log:\n%s", log)
 		}
@@ -208,7 +243,7 @@ func (b *bench) killed(t *testing.T) {
 		return job.Status == "completed"
 	})
 	b.begin(t)
-	b.sealed(t, run, runner.OutcomeCompleted, "result succeeded")
+	b.sealed(t, run, completed, "result succeeded")
 	b.concluded(t, run, "success", true)
 }
 
@@ -230,13 +265,14 @@ func (b *bench) missingImage(t *testing.T) {
 		waiting := pod.Status.ContainerStatuses[0].State.Waiting
 		return waiting != nil && (waiting.Reason == "ErrImagePull" || waiting.Reason == "ImagePullBackOff")
 	})
+	b.warned(t, "the pod does not start: ")
 	b.serve(t, "impatient", func(c stage.Config) {
 		missing(c)
 		c.Set("limits.bindBy", "1s")
 	})
 	r = b.runnerOf(t, run, runner.KindSealed)
-	if r.Outcome != string(runner.CauseNeverBound) {
-		t.Errorf("the runner's outcome is %q, want %q", r.Outcome, runner.CauseNeverBound)
+	if !strings.HasPrefix(r.Outcome, "never-bound, pod ") {
+		t.Errorf("the runner's outcome is %q, want never-bound for its pod", r.Outcome)
 	}
 	if err := errors.Join(b.Gone(r), b.Verify(t.Context())); err != nil {
 		t.Error(err)

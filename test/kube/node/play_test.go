@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -7,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,16 +85,16 @@ func (b *bench) runnerOf(t *testing.T, run simgithub.Run, phase runner.Kind) sup
 }
 
 // sealed waits for the end of the runner that was made for the job.
-func (b *bench) sealed(t *testing.T, run simgithub.Run, outcome runner.Outcome, says ...string) {
+func (b *bench) sealed(t *testing.T, run simgithub.Run, outcome string, says ...string) {
 	t.Helper()
 	b.over(t, b.runnerOf(t, run, runner.KindSealed), run, outcome, says...)
 }
 
 // over verifies the ledger once a runner is sealed that the run's job reached.
 // Explain must say all of these, and that the host is gone; it is.
-func (b *bench) over(t *testing.T, r supervisor.RunnerView, run simgithub.Run, outcome runner.Outcome, says ...string) {
+func (b *bench) over(t *testing.T, r supervisor.RunnerView, run simgithub.Run, outcome string, says ...string) {
 	t.Helper()
-	if r.Outcome != string(outcome) {
+	if r.Outcome != outcome {
 		t.Errorf("the runner's outcome is %q, want %q", r.Outcome, outcome)
 	}
 	if found := processes(t, r.Name); len(found) > 0 {
@@ -179,6 +182,15 @@ func (b *bench) says(t *testing.T, l *podLog, text string) {
 	if err != nil {
 		t.Fatalf("%v; it says:\n%s", err, l)
 	}
+}
+
+// warned waits until the status tells on-call so.
+func (b *bench) warned(t *testing.T, text string) {
+	t.Helper()
+	b.until(t, "the status warns: "+text, func() bool {
+		v, err := b.Ask(t.Context())
+		return err == nil && slices.ContainsFunc(v.Warnings, func(w string) bool { return strings.Contains(w, text) })
+	})
 }
 
 // running starts a deploy and waits until its step says READY.
