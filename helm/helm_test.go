@@ -184,10 +184,10 @@ func plain(b []byte) []byte {
 func TestPermissions(t *testing.T) {
 	want := []string{
 		"ClusterRole authentication.k8s.io/tokenreviews [create]",
-		"ClusterRole core/nodes [get list update delete]",
-		"Role core/pods [get list create delete]",
-		"Role events.k8s.io/events [create]",
-		"Role in default events.k8s.io/events [create]",
+		"ClusterRole core/nodes [get list watch update delete]",
+		"Role core/pods [get list watch create delete]",
+		"Role events.k8s.io/events [create update]",
+		"Role in default events.k8s.io/events [create update]",
 	}
 	var got []string
 	dec := yaml.NewDecoder(bytes.NewReader(plain(read(t, "templates", "rbac.yaml"))))
@@ -307,8 +307,8 @@ func TestPermissionsAreWhatTheCodeCalls(t *testing.T) {
 		}
 	}
 	want := []string{
-		"events create", "nodes delete", "nodes get", "nodes list", "nodes update",
-		"pods create", "pods delete", "pods get", "pods list", "tokenreviews create",
+		"events create", "events update", "nodes delete", "nodes get", "nodes list", "nodes update", "nodes watch",
+		"pods create", "pods delete", "pods get", "pods list", "pods watch", "tokenreviews create",
 	}
 	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, want) {
 		t.Errorf("pkg/cluster calls %q, the roles allow %q", got, want)

@@ -159,7 +159,7 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	if opts.Hosts, opts.Rules.Groups, err = newHosts(ctx, cfg, logger); err != nil {
 		return err
 	}
-	if d.cluster, err = newCluster(cfg, logger); err != nil {
+	if d.cluster, err = newCluster(cfg, logger, d.changed); err != nil {
 		return err
 	}
 	opts.Cluster = d.cluster
@@ -222,8 +222,13 @@ func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supe
 	return driver, opt.Groups, err
 }
 
-func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error) {
-	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile)
+// changed passes on what changed in the cluster, which is watched only once there
+// is a supervisor.
+func (d *daemon) changed(ch supervisor.Change) { d.supervisor.Changed(ch) }
+
+func newCluster(cfg *config.Config, logger *zap.Logger, onChange func(supervisor.Change)) (*cluster.Cluster, error) {
+	requests := &cluster.Requests{}
+	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile, requests)
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("cluster.kubeconfigFile: %w", err))
 	}
@@ -234,7 +239,8 @@ func newCluster(cfg *config.Config, logger *zap.Logger) (*cluster.Cluster, error
 		RunnerImage: cfg.Cluster.RunnerImage, AgentImage: cfg.Cluster.AgentImage, AdmissionURL: cfg.Cluster.AdmissionURL,
 		AdmissionCAConfigMap: cfg.Cluster.AdmissionCAConfigMap, RunnerCommand: cfg.Cluster.RunnerCommand,
 		CPU: cfg.Cluster.CPU, Memory: cfg.Cluster.Memory, PodTTLSlack: podTTLSlack,
-		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, EventInstance: hostname(),
+		Cluster: cfg.Cluster.Name, ScaleSet: cfg.Pool.Name, Organization: cfg.RunnerPool().Organization, EventInstance: hostname(),
+		OnChange: onChange, Requests: requests,
 	}, logger.Named("cluster"))
 }
 

@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -10,10 +13,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// callTimeout bounds one call, the reading of its answer included. Watches last
+// for as long as they ask for.
+const callTimeout = 30 * time.Second
+
 // NewClient makes a client of the cluster that the kubeconfig file names, or
-// of the cluster we run in when the file is empty. Every call ends within 30
-// seconds. Bodies are JSON, so that audit logs and proxies can read them.
-func NewClient(kubeconfigFile string) (kubernetes.Interface, error) {
+// of the cluster we run in when the file is empty. Every call but a watch ends
+// within 30 seconds. Bodies are JSON, so that audit logs and proxies can read
+// them. Calls are counted in requests, unless it is nil.
+func NewClient(kubeconfigFile string, requests *Requests) (kubernetes.Interface, error) {
 	// With an empty path BuildConfigFromFlags falls back to a default file
 	// when the in-cluster configuration is missing; we do not want to guess.
 	load := rest.InClusterConfig
@@ -27,11 +35,50 @@ func NewClient(kubeconfigFile string) (kubernetes.Interface, error) {
 	cfg.ContentType = runtime.ContentTypeJSON
 	cfg.AcceptContentTypes = runtime.ContentTypeJSON
 	cfg.QPS, cfg.Burst = 50, 100
-	cfg.Timeout = 30 * time.Second
+	// A timeout of the client would end watches with the calls.
+	cfg.Timeout = 0
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })
+	if requests != nil {
+		cfg.Wrap(requests.Wrap)
+	}
 	cfg.UserAgent = "runnerward"
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make the cluster's client: %w", err)
 	}
 	return client, nil
+}
+
+// bounded ends calls that take too long.
+type bounded struct{ next http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	if watches(r) {
+		return b.next.RoundTrip(r)
+	}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), callTimeout, fmt.Errorf("the API server took longer than %s", callTimeout))
+	answer, err := b.next.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	answer.Body = body{answer.Body, cancel}
+	return answer, nil
+}
+
+type body struct {
+	io.ReadCloser
+	done context.CancelFunc
+}
+
+// Close implements [io.Closer].
+func (b body) Close() error {
+	defer b.done()
+	return b.ReadCloser.Close()
+}
+
+func watches(r *http.Request) bool {
+	w := r.URL.Query().Get("watch")
+	return w == "true" || w == "1"
 }

@@ -26,6 +26,7 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 		"memory of zero":                func(o *cluster.Options) { o.Memory = "0" },
 		"a label that cannot be":        func(o *cluster.Options) { o.NodeLabels = map[string]string{"a b": "c"} },
 		"a scale set that is no label":  func(o *cluster.Options) { o.ScaleSet = "a b" },
+		"an organization that is none":  func(o *cluster.Options) { o.Organization = "a/b" },
 		"a taint without effect":        func(o *cluster.Options) { o.Taint.Effect = "" },
 		"a slack that ends pods sooner": func(o *cluster.Options) { o.PodTTLSlack = -1 },
 	} {
@@ -246,6 +247,14 @@ func TestPodsAreThoseWithOurLabels(t *testing.T) {
 		if _, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), stray, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
+		// One that an earlier version made has fewer labels.
+		older := w.Manifest(podSpec("runner-d"))
+		for _, label := range []string{"actions-ephemeral-runner", "actions.github.com/scale-set-namespace", "actions.github.com/organization"} {
+			delete(older.Labels, label)
+		}
+		if _, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), older, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
 		other := w.Manifest(podSpec("runner-c"))
 		other.Name, other.Labels = "another", map[string]string{"app.kubernetes.io/name": "another"}
 		if _, err := w.client.CoreV1().Pods(namespace).Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
@@ -260,8 +269,8 @@ func TestPodsAreThoseWithOurLabels(t *testing.T) {
 				t.Errorf("pod %s has no UID", pod.Name)
 			}
 		}
-		if len(names) != 2 || names["runner-a"] != "node-1" || names["not-ours"] == "" {
-			t.Errorf("Pods() = %v, want runner-a on node-1 and not-ours", names)
+		if len(names) != 3 || names["runner-a"] != "node-1" || names["not-ours"] == "" || names["runner-d"] == "" {
+			t.Errorf("Pods() = %v, want runner-a on node-1, runner-d and not-ours", names)
 		}
 	})
 }

@@ -26,7 +26,7 @@ func TestOnlyTheBearerOfTheTokenIsServed(t *testing.T) {
 		"the token":            {"Bearer s3cret", "/api/v1/nodes", http.StatusOK},
 		"a path that is none":  {"Bearer s3cret", "/api/v2", http.StatusNotFound},
 		"a bad label selector": {"Bearer s3cret", "/api/v1/nodes?labelSelector=%3D%3D", http.StatusBadRequest},
-		"a watch":              {"Bearer s3cret", "/api/v1/nodes?watch=true", http.StatusMethodNotAllowed},
+		"a watch of leases":    {"Bearer s3cret", "/apis/coordination.k8s.io/v1/namespaces/runners/leases?watch=true", http.StatusMethodNotAllowed},
 	} {
 		r := httptest.NewRequest(http.MethodGet, c.path, nil)
 		r.Header.Set("Authorization", c.authorization)
@@ -79,11 +79,11 @@ func TestLeasesAreUpdatedOnlyFromWhatWasRead(t *testing.T) {
 
 func TestAKubeconfigThatCannotBeReadIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	if _, err := cluster.NewClient(file); err == nil {
+	if _, err := cluster.NewClient(file, nil); err == nil {
 		t.Error("NewClient(missing file) = nil, want an error")
 	}
 	must(t, "write", os.WriteFile(file, []byte("clusters: 7"), 0o600))
-	if _, err := cluster.NewClient(file); err == nil {
+	if _, err := cluster.NewClient(file, nil); err == nil {
 		t.Error("NewClient(noise) = nil, want an error")
 	}
 }

@@ -47,7 +47,9 @@ func (c *Cluster) Manifest(spec supervisor.PodSpec) *corev1.Pod {
 	}
 }
 
-func (c *Cluster) labels() map[string]string {
+// marks are the labels by which the pods of this pool's runners are found. They
+// stay as they are: a pod that an earlier version made has to be found too.
+func (c *Cluster) marks() map[string]string {
 	labels := map[string]string{
 		"app.kubernetes.io/name":       "runnerward",
 		"app.kubernetes.io/component":  "runner",
@@ -56,6 +58,22 @@ func (c *Cluster) labels() map[string]string {
 	}
 	if c.opts.ScaleSet != "" {
 		labels["actions.github.com/scale-set-name"] = c.opts.ScaleSet
+	}
+	return labels
+}
+
+// labels are the marks, and those that the runner controller gives its runners:
+// dashboards and policies go by them. All are the same for every pod of the
+// pool. What differs between pods is in annotations: the repository, run and job
+// that a runner was made for may not be those that it serves, and metrics that
+// carry labels along must not grow with every run.
+// https://docs.github.com/en/actions/hosting-your-own-runners/managing-self-hosted-runners-with-actions-runner-controller/troubleshooting-actions-runner-controller-errors#runner-pod
+func (c *Cluster) labels() map[string]string {
+	labels := c.marks()
+	labels["actions-ephemeral-runner"] = "True"
+	labels["actions.github.com/scale-set-namespace"] = c.opts.Namespace
+	if c.opts.Organization != "" {
+		labels["actions.github.com/organization"] = c.opts.Organization
 	}
 	return labels
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,9 +20,25 @@ import (
 // pageSize bounds one list answer.
 const pageSize = 500
 
-// Nodes lists the nodes that carry the pool's labels.
+// Nodes are the nodes that carry the pool's labels, by name: from the copy when
+// it may be believed, else from the API server. A node in the copy may have
+// ended or been taken a moment ago; whoever claims it finds out.
 func (c *Cluster) Nodes(ctx context.Context) ([]runner.Node, error) {
-	opts := metav1.ListOptions{LabelSelector: labels.Set(c.opts.NodeLabels).String(), Limit: pageSize}
+	if c.nodes.fresh() != nil {
+		return c.listNodes(ctx)
+	}
+	var nodes []runner.Node
+	for _, obj := range c.nodes.informer.GetStore().List() {
+		if n, ok := obj.(*corev1.Node); ok {
+			nodes = append(nodes, nodeOf(n))
+		}
+	}
+	slices.SortFunc(nodes, func(a, b runner.Node) int { return strings.Compare(a.Name, b.Name) })
+	return nodes, nil
+}
+
+func (c *Cluster) listNodes(ctx context.Context) ([]runner.Node, error) {
+	opts := metav1.ListOptions{LabelSelector: c.nodeSelector(), Limit: pageSize}
 	var nodes []runner.Node
 	for {
 		list, err := c.client.CoreV1().Nodes().List(ctx, opts)
@@ -36,6 +54,8 @@ func (c *Cluster) Nodes(ctx context.Context) ([]runner.Node, error) {
 		opts.Continue = list.Continue
 	}
 }
+
+func (c *Cluster) nodeSelector() string { return labels.Set(c.opts.NodeLabels).String() }
 
 func nodeOf(n *corev1.Node) runner.Node {
 	node := runner.Node{
@@ -95,15 +115,37 @@ const claimAttempts = 3
 // guarded by the resource version just read. A node that is gone, or is a new
 // one under the old name, is a conflict: the host of the record is no more.
 // When the update loses to another writer the node is read again: only a claim
-// for another runner is a conflict, a heartbeat is not.
+// for another runner is a conflict, a heartbeat is not. The copy of the nodes
+// never decides it: it only spares a claim that was made here already from being
+// read again while the copy shows all its marks.
 func (c *Cluster) ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error {
+	if c.claimStands(host, name) {
+		return nil
+	}
 	var err error
 	for range claimAttempts {
 		if err = c.claim(ctx, host, name); !apierrors.IsConflict(err) {
-			return err
+			break
 		}
 	}
+	if err == nil {
+		c.claims.keep(name, host.NodeUID)
+	}
 	return err
+}
+
+func (c *Cluster) claimStands(host runner.Host, name runner.Name) bool {
+	if c.claims.of(name) != host.NodeUID || c.nodes.fresh() != nil {
+		return false
+	}
+	node, ok := c.cachedNode(host.NodeName)
+	return ok && string(node.UID) == host.NodeUID && !mark(node.DeepCopy(), name)
+}
+
+func (c *Cluster) cachedNode(name string) (*corev1.Node, bool) {
+	obj, _, err := c.nodes.informer.GetStore().GetByKey(name)
+	node, ok := obj.(*corev1.Node)
+	return node, ok && err == nil
 }
 
 func (c *Cluster) claim(ctx context.Context, host runner.Host, name runner.Name) error {
@@ -122,13 +164,15 @@ func (c *Cluster) claim(ctx context.Context, host runner.Host, name runner.Name)
 	if !mark(node, name) {
 		return nil
 	}
-	_, err = c.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	updated, err := c.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%w: node %s is gone", supervisor.ErrConflict, host.NodeName)
 	case err != nil:
 		return fmt.Errorf("claim node %s: %w", host.NodeName, err)
 	}
+	// Until the copy shows the claim the nodes are listed.
+	c.nodes.owe(updated.ResourceVersion)
 	return nil
 }
 
@@ -165,7 +209,8 @@ func (c *Cluster) DeleteNode(ctx context.Context, name, uid string) error {
 	return fmt.Errorf("delete node %s: %w", name, err)
 }
 
-// NodeGone says whether no node of this name and UID exists.
+// NodeGone says whether no node of this name and UID exists. It is evidence, and
+// always asks the API server.
 func (c *Cluster) NodeGone(ctx context.Context, name, uid string) (bool, error) {
 	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	switch {

@@ -32,7 +32,7 @@ func options() cluster.Options {
 		RunnerImage: "runner.invalid/runner@sha256:aa", AgentImage: "runner.invalid/agent@sha256:bb",
 		AdmissionURL: "https://runnerward.runnerward:8443", AdmissionCAConfigMap: "runnerward-ca",
 		CPU: "2", Memory: "4Gi", ImagePullSecrets: []string{"registry"}, PodTTLSlack: 5 * time.Minute,
-		Cluster: "prod-eu", ScaleSet: "prod-deploy", AWSRole: "arn:aws:iam::123456789012:role/runner", EventQueue: 4,
+		Cluster: "prod-eu", ScaleSet: "prod-deploy", Organization: "acme", AWSRole: "arn:aws:iam::123456789012:role/runner", EventQueue: 4,
 	}
 }
 
@@ -56,7 +56,7 @@ func (w world) host() runner.Host {
 	return runner.Host{NodeName: w.node.Name, NodeUID: string(w.node.UID)}
 }
 
-func newWorld(t *testing.T, container simcluster.ContainerFunc, connect func(*testing.T, *simcluster.Cluster) kubernetes.Interface) world {
+func newWorld(t *testing.T, container simcluster.ContainerFunc, connect func(*testing.T, *simcluster.Cluster) kubernetes.Interface, change ...func(*cluster.Options)) world {
 	t.Helper()
 	sim, err := simcluster.New(simcluster.Options{
 		Namespace: namespace, ServiceAccounts: []string{"runner", "other"}, Token: "s3cret", Seed: 7, Container: container,
@@ -77,7 +77,11 @@ func newWorld(t *testing.T, container simcluster.ContainerFunc, connect func(*te
 		t.Fatal(err)
 	}
 	client := connect(t, sim)
-	c, err := cluster.New(client, options(), zap.NewNop())
+	opts := options()
+	for _, f := range change {
+		f(&opts)
+	}
+	c, err := cluster.New(client, opts, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +91,15 @@ func newWorld(t *testing.T, container simcluster.ContainerFunc, connect func(*te
 func inProcess(_ *testing.T, sim *simcluster.Cluster) kubernetes.Interface { return sim.Client() }
 
 func overTLS(t *testing.T, sim *simcluster.Cluster) kubernetes.Interface {
+	t.Helper()
+	return countedTLS(nil)(t, sim)
+}
+
+func countedTLS(requests *cluster.Requests) func(*testing.T, *simcluster.Cluster) kubernetes.Interface {
+	return func(t *testing.T, sim *simcluster.Cluster) kubernetes.Interface { return dialTLS(t, sim, requests) }
+}
+
+func dialTLS(t *testing.T, sim *simcluster.Cluster, requests *cluster.Requests) kubernetes.Interface {
 	t.Helper()
 	server := httptest.NewTLSServer(sim.Handler())
 	t.Cleanup(server.Close)
@@ -99,7 +112,7 @@ func overTLS(t *testing.T, sim *simcluster.Cluster) kubernetes.Interface {
 	if err := os.WriteFile(file, cfg, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	client, err := cluster.NewClient(file)
+	client, err := cluster.NewClient(file, requests)
 	if err != nil {
 		t.Fatal(err)
 	}

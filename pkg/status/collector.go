@@ -24,7 +24,8 @@ type collector struct {
 	ledgerSize, ledgerLast, ledgerFailing      *prometheus.Desc
 	ledgerAway, ledgerSpooled                  *prometheus.Desc
 
-	github githubGauges
+	github  githubGauges
+	cluster clusterMetrics
 }
 
 func newCollector(o Options) *collector {
@@ -65,7 +66,8 @@ func newCollector(o Options) *collector {
 		ledgerAway:    own("ledger_store_away", "Whether the ledger's store cannot be written and records wait in the spool."),
 		ledgerSpooled: own("ledger_spooled_records", "Records that wait in the spool for the ledger's store."),
 
-		github: newGitHubGauges(),
+		github:  newGitHubGauges(),
+		cluster: newClusterMetrics(),
 	}
 }
 
@@ -79,6 +81,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	c.github.describe(ch)
+	c.cluster.describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -111,6 +114,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	set(c.ledgerSpooled, float64(view.Ledger.Spooled))
 	c.population(view, set)
 	c.github.collect(view, ch, set)
+	c.cluster.collect(view, ch, set)
 }
 
 func (c *collector) gha(view supervisor.View, set func(*prometheus.Desc, int)) {

@@ -47,6 +47,40 @@ func TestRunnerControllerMetrics(t *testing.T) {
 	}
 }
 
+func TestHowTheClusterIsFollowed(t *testing.T) {
+	view := healthy()
+	view.Cluster = supervisor.ClusterHealth{
+		Watches:       []supervisor.WatchHealth{{What: "nodes", Open: true, Lists: 1}, {What: "pods", Lists: 3, Failures: 7, Problem: "forbidden"}},
+		Requests:      []supervisor.RequestCount{{Verb: "get", Resource: "pods", Code: 404, Count: 12}},
+		DroppedEvents: 2,
+	}
+	reg, _, _ := observed(t, view)
+	const want = `
+# HELP runnerward_cluster_events_dropped_total Kubernetes events that were never shown.
+# TYPE runnerward_cluster_events_dropped_total counter
+runnerward_cluster_events_dropped_total 2
+# HELP runnerward_cluster_lists_total Times that this resource was listed to begin a watch.
+# TYPE runnerward_cluster_lists_total counter
+runnerward_cluster_lists_total{resource="nodes"} 1
+runnerward_cluster_lists_total{resource="pods"} 3
+# HELP runnerward_cluster_requests_total Calls of the API server, by answer; code 0 if none came.
+# TYPE runnerward_cluster_requests_total counter
+runnerward_cluster_requests_total{code="404",resource="pods",verb="get"} 12
+# HELP runnerward_cluster_watch_failures_total Lists and watches of this resource that failed.
+# TYPE runnerward_cluster_watch_failures_total counter
+runnerward_cluster_watch_failures_total{resource="nodes"} 0
+runnerward_cluster_watch_failures_total{resource="pods"} 7
+# HELP runnerward_cluster_watching Whether this resource is watched; if not, the API server is asked each time.
+# TYPE runnerward_cluster_watching gauge
+runnerward_cluster_watching{resource="nodes"} 1
+runnerward_cluster_watching{resource="pods"} 0
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "runnerward_cluster_events_dropped_total", "runnerward_cluster_lists_total",
+		"runnerward_cluster_requests_total", "runnerward_cluster_watch_failures_total", "runnerward_cluster_watching"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOwnMetrics(t *testing.T) {
 	view := busy()
 	view.Frozen = frozen().Frozen

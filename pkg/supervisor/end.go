@@ -141,7 +141,6 @@ func (s *Supervisor) taskTeardown(ctx context.Context, task runner.Task) (bool, 
 		if err := s.record(ctx, runner.Overdue{Runner: task.Runner, Pending: pending, Since: since}); err != nil {
 			problem = errors.Join(problem, err)
 		}
-		s.Cluster.Event(task.Runner, end.host.NodeName, "TeardownOverdue", "the host is not gone in time")
 	}
 	return false, problem
 }

@@ -369,7 +369,6 @@ func (s *Supervisor) start(ctx context.Context, r *runner.Runner, job *runner.Jo
 	if err != nil {
 		return StartAnswer{}, err
 	}
-	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Started", "the job was allowed to start")
 	return StartAnswer{Verdict: StartAllowed, Record: rec.Digest}, nil
 }
 
@@ -390,6 +389,5 @@ func (s *Supervisor) refuse(ctx context.Context, r *runner.Runner, job runner.Jo
 	if err != nil {
 		return StartAnswer{}, err
 	}
-	s.Cluster.Event(r.Name(), r.Claimed.Event.Host.NodeName, "Refused", "the job may not run here")
 	return StartAnswer{Verdict: StartRefused, Reasons: decision.Reasons}, nil
 }

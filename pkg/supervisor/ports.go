@@ -294,9 +294,46 @@ type Cluster interface {
 	Review(ctx context.Context, token, audience string) (runner.PodIdentity, error)
 	// ReviewWitness is Review for the account of the hosts' witnesses.
 	ReviewWitness(ctx context.Context, token, audience string) (runner.PodIdentity, error)
-	// Event shows a decision on the pod and node with kubectl. It never
-	// blocks and never fails the caller.
+	// Event shows a decision on the pod and node with kubectl; either may be
+	// empty. It never blocks and never fails the caller.
 	Event(name runner.Name, node, reason, note string)
+	// Health says how the cluster is followed. It never waits.
+	Health() ClusterHealth
+}
+
+// Change is what changed in the cluster since the last one.
+type Change struct {
+	// Runners are those whose pod changed, or whose node is gone.
+	Runners []runner.Name
+	// Nodes says that some node of the pool changed.
+	Nodes bool
+}
+
+// ClusterHealth is how the cluster is followed and what that costs.
+type ClusterHealth struct {
+	Watches  []WatchHealth  `json:"watches,omitempty"`
+	Requests []RequestCount `json:"requests,omitempty"`
+	// DroppedEvents were never shown to anybody.
+	DroppedEvents int64 `json:"droppedEvents"`
+}
+
+// WatchHealth is how one kind of object is watched. Where it is not, the API
+// server is asked each time.
+type WatchHealth struct {
+	What     string    `json:"what"`
+	Open     bool      `json:"open"`
+	Since    time.Time `json:"since"` // it was opened, or lost
+	Problem  string    `json:"problem,omitempty"`
+	Lists    int64     `json:"lists"`    // since the start; the first is no sign of trouble
+	Failures int64     `json:"failures"` // of lists and watches
+}
+
+// RequestCount is how often the API server was asked for something.
+type RequestCount struct {
+	Verb     string `json:"verb"`
+	Resource string `json:"resource"`
+	Code     int    `json:"code"` // of the answer, 0 when none came
+	Count    int64  `json:"count"`
 }
 
 // PodSpec is what varies between runner pods.

@@ -212,6 +212,7 @@ func (s *Supervisor) fold(rec runner.Record) error {
 	}
 	s.Logger.Info("recorded", zap.Uint64("index", rec.Index), zap.String("kind", string(rec.Event.Kind())),
 		zap.String("chain", string(rec.Event.Chain())), zap.String("digest", string(rec.Digest)))
+	s.announce(rec)
 	if s.OnRecord != nil {
 		s.OnRecord(rec, s.state)
 	}

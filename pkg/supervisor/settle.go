@@ -82,7 +82,7 @@ func (s *Supervisor) rounds() []round {
 	return rounds
 }
 
-// The lanes of the rounds.
+// The lanes of the rounds, and of claiming.
 const (
 	laneSurvey = "survey"
 	laneSweep  = "sweep"
@@ -92,6 +92,7 @@ const (
 
 	lanePreflight = "preflight"
 	laneScale     = "scale"
+	laneClaim     = "claim"
 )
 
 func (s *Supervisor) plan(ctx context.Context) (tasks []runner.Task, next time.Time, err error) {
@@ -133,6 +134,21 @@ func (s *Supervisor) wake() {
 	case s.poke <- struct{}{}:
 	default:
 	}
+}
+
+// Changed makes the settle loop look at what changed in the cluster at once,
+// and not with its next tick. It never waits.
+func (s *Supervisor) Changed(ch Change) {
+	for _, name := range ch.Runners {
+		chain := string(runner.RunnerChain(name))
+		s.lanes.hasten(chain, false)
+		s.lanes.hasten("cancel/"+chain, false)
+	}
+	if ch.Nodes {
+		// That no host was there is what a claim fails with.
+		s.lanes.hasten(laneClaim, true)
+	}
+	s.wake()
 }
 
 // do runs one task, bounded in time, and books how it went on its lane.
@@ -209,7 +225,7 @@ func (s *Supervisor) perform(ctx context.Context, task runner.Task) (bool, error
 func laneOf(t runner.Task) string {
 	switch t.Kind {
 	case runner.TaskClaim:
-		return "claim"
+		return laneClaim
 	case runner.TaskCancel:
 		return "cancel/" + string(t.Subject())
 	}
@@ -225,6 +241,7 @@ type lanes struct {
 
 type lane struct {
 	busy      bool
+	again     bool // something changed while it was busy
 	notBefore time.Time
 	failures  int
 	problem   string
@@ -254,7 +271,8 @@ func (l *lanes) leave(name string, now time.Time, progress bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.all[name]
-	ln.busy = false
+	again := ln.again
+	ln.busy, ln.again = false, false
 	switch {
 	case err != nil:
 		ln.failures++
@@ -264,7 +282,24 @@ func (l *lanes) leave(name string, now time.Time, progress bool, err error) {
 		delete(l.all, name)
 	default:
 		ln.failures, ln.problem = 0, ""
-		ln.notBefore = now.Add(l.tick)
+		if !again {
+			ln.notBefore = now.Add(l.tick)
+		}
+	}
+}
+
+// hasten lets the subject be worked on before its time, because something about
+// it changed. Work that failed keeps its wait, unless the change may be what it
+// failed for.
+func (l *lanes) hasten(name string, failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch ln := l.all[name]; {
+	case ln == nil:
+	case ln.busy:
+		ln.again = true
+	case ln.failures == 0 || failed:
+		ln.notBefore = time.Time{}
 	}
 }
 

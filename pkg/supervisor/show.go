@@ -15,13 +15,18 @@ import (
 func (s *Supervisor) View() View {
 	v := *s.view.Load()
 	v.Now, v.LoopAt = time.Now(), *s.looked.Load()
-	v.Queue, v.GitHub = s.Queue.Health(), s.GitHub.Health()
+	v.Queue, v.GitHub, v.Cluster = s.Queue.Health(), s.GitHub.Health(), s.Cluster.Health()
 	if heard := s.heard.Load(); heard != nil {
 		v.HeardAt = *heard
 	}
 	v.Warnings = slices.Clone(v.Queue.Warnings)
 	if w := s.unheard.Load().warning(v.Now); w != "" {
 		v.Warnings = append(v.Warnings, w)
+	}
+	for _, w := range v.Cluster.Watches {
+		if warning := w.warning(v.Now); warning != "" {
+			v.Warnings = append(v.Warnings, warning)
+		}
 	}
 	unfit := s.unfit.list()
 	for _, f := range unfit {
@@ -58,6 +63,19 @@ func (s *Supervisor) View() View {
 // for them. Where those that were launched are of no use, the next may be as well.
 func (s *Supervisor) starts(pool HostsPool, useless []unfit) bool {
 	return s.Limits.Scales() && len(useless) == 0 && slices.ContainsFunc(pool.Groups, func(g GroupView) bool { return g.Desired < g.Max })
+}
+
+// watchPatience is how long a watch may be broken before on-call hears of it: an
+// API server that restarts is back sooner.
+const watchPatience = time.Minute
+
+// warning is what on-call is told of a watch that is broken, empty when it is
+// not. No deploy waits for it: the API server is asked each time then.
+func (w WatchHealth) warning(now time.Time) string {
+	if w.Open || now.Sub(w.Since) < watchPatience {
+		return ""
+	}
+	return fmt.Sprintf("the cluster's %s are asked for each time, for they cannot be watched: %s", w.What, w.Problem)
 }
 
 // pollStale is how old the last answered poll may be. A poll that may not be
@@ -240,7 +258,7 @@ func (s *Supervisor) jobView(id runner.JobID, j *runner.Job) JobView {
 	case j.Authorized != nil:
 		v.Since = j.Authorized.At
 		if j.Runner == "" && v.Problem == "" {
-			v.Problem = s.lanes.problem("claim")
+			v.Problem = s.lanes.problem(laneClaim)
 		}
 	}
 	if j.Denied != nil {

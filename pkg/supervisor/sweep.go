@@ -180,9 +180,24 @@ func (s *Supervisor) settleStrays(ctx context.Context, what runner.StrayKind, fo
 		return nil
 	})
 	for _, stray := range gone {
-		problems = append(problems, s.record(ctx, runner.Swept{What: stray.What, ID: stray.ID}))
+		problems = append(problems, s.swept(ctx, stray))
 	}
 	return errors.Join(append(problems, err)...)
+}
+
+// swept records that a stray is gone. A list may come from a copy of the cluster;
+// that a pod is gone is for the cluster itself to say.
+func (s *Supervisor) swept(ctx context.Context, stray runner.Stray) error {
+	if stray.What == runner.StrayPod && stray.Name != "" {
+		pod, err := s.Cluster.Pod(ctx, runner.Name(stray.Name))
+		switch {
+		case err != nil:
+			return fmt.Errorf("look at stray pod %s: %w", stray.Name, err)
+		case pod.Phase != runner.PodGone && pod.UID == stray.ID:
+			return s.removeStray(ctx, stray) // it lost our labels and lives
+		}
+	}
+	return s.record(ctx, runner.Swept{What: stray.What, ID: stray.ID})
 }
 
 // errTooMany says that a stray has to wait for the next sweep.
@@ -213,7 +228,6 @@ func (s *Supervisor) recordStray(ctx context.Context, stray runner.Stray, room b
 func (s *Supervisor) removeStray(ctx context.Context, stray runner.Stray) error {
 	switch stray.What {
 	case runner.StrayPod:
-		s.Cluster.Event(runner.Name(stray.Name), stray.Node, "StrayPod", "the log knows no open runner of this name; the pod is removed")
 		if err := s.Cluster.DeletePod(ctx, runner.Name(stray.Name), 0); err != nil {
 			return fmt.Errorf("remove stray pod %s: %w", stray.Name, err)
 		}

@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,10 +43,15 @@ func TestHostEndsWhileGitHubHangs(t *testing.T) {
 // TestHostEndsWhileTheLogIsAway: nothing can be recorded from the moment that
 // the teardown is. The host ends all the same; the record of it waits.
 func TestHostEndsWhileTheLogIsAway(t *testing.T) {
-	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+	var first sync.Once
+	opts := options{at: -1, onRecord: func(b *bench, rec runner.Record) {
+		if rec.Event.Kind() == runner.KindTeardown {
+			first.Do(func() { b.faults.setAway(true) })
+		}
+	}}
+	run(t, opts, func(t *testing.T, b *bench) {
 		deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 10*time.Second), "carol")
-		b.poll("teardown is on record", 20*time.Minute, 50*time.Millisecond, func() bool { return b.phase(runner.KindTeardown) != nil })
-		b.faults.setAway(true)
+		b.until("teardown is on record", 20*time.Minute, func() bool { return b.phase(runner.KindTeardown) != nil })
 		r := b.phase(runner.KindTeardown)
 		b.until("EC2 shows the host terminated", 5*time.Minute, func() bool { return b.over(r) })
 		v := b.daemon.sup.View()

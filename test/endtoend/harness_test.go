@@ -6,6 +6,7 @@ package endtoend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -71,8 +72,9 @@ type options struct {
 	ghes      bool
 	at        int // which operation goes wrong, -1 for none
 	flavour   flavour
-	only      string // the first letters of the operations that are counted
-	spool     bool   // the log has one
+	only      string        // the first letters of the operations that are counted
+	spool     bool          // the log has one
+	tick      time.Duration // 2 s when 0
 	limits    func(*runner.Limits)
 	pool      func(*runner.Pool)
 	hosts     int
@@ -290,7 +292,7 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error) {
 	opts := supervisor.Options{
 		Ledger: d.log, Policy: b.bundle, Pool: b.pool(), Limits: b.limits(), Rules: rules(),
-		Tick: 2 * time.Second, CallTimeout: 45 * time.Second, History: 24 * time.Hour, Version: "test", Instance: "test",
+		Tick: cmp.Or(b.opts.tick, 2*time.Second), CallTimeout: 45 * time.Second, History: 24 * time.Hour, Version: "test", Instance: "test",
 		Config: []byte("config"), ServerURL: gitHubURL, Logger: b.logger(),
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
@@ -325,6 +327,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
+		OnChange: func(ch supervisor.Change) { d.sup.Changed(ch) },
 	}, b.logger())
 	if err != nil {
 		return opts, err

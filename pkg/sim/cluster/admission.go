@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -132,7 +133,39 @@ func validateEvent(e *eventsv1.Event) field.ErrorList {
 	if e.Type != corev1.EventTypeNormal && e.Type != corev1.EventTypeWarning {
 		errs = append(errs, field.Invalid(field.NewPath("type"), e.Type, "has invalid value"))
 	}
+	return append(errs, validateSeries(e)...)
+}
+
+// validateSeries is validateV1EventSeries of the same file.
+func validateSeries(e *eventsv1.Event) field.ErrorList {
+	var errs field.ErrorList
+	if s := e.Series; s != nil && s.Count < 2 {
+		errs = append(errs, field.Invalid(field.NewPath("series.count"), s.Count, "should be at least 2"))
+	}
+	if s := e.Series; s != nil && s.LastObservedTime.IsZero() {
+		errs = append(errs, field.Required(field.NewPath("series.lastObservedTime"), ""))
+	}
 	return errs
+}
+
+// immutableEvent is ValidateEventUpdate of the same file: all but the series
+// stays as it is.
+func immutableEvent(k kind, old, e *eventsv1.Event) error {
+	errs := validateSeries(e)
+	for path, changed := range map[string]bool{
+		"involvedObject": e.Regarding != old.Regarding, "reason": e.Reason != old.Reason, "message": e.Note != old.Note,
+		"type": e.Type != old.Type, "action": e.Action != old.Action, "reportingController": e.ReportingController != old.ReportingController,
+		"reportingInstance": e.ReportingInstance != old.ReportingInstance,
+		"eventTime":         !e.EventTime.Truncate(time.Microsecond).Equal(old.EventTime.Truncate(time.Microsecond)),
+	} {
+		if changed {
+			errs = append(errs, field.Invalid(field.NewPath(path), "", "field is immutable"))
+		}
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(k.gk(), e.Name, errs)
+	}
+	return nil
 }
 
 func (c *Cluster) admitPod(k kind, pod *corev1.Pod) error {

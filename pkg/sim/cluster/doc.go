@@ -5,7 +5,7 @@
 // It is stateful and refuses what a real API server refuses. It is reached
 // through [Cluster.Client] in this process, or through [Cluster.Handler] by
 // any Kubernetes client over HTTP; both see the same store and rules. Lists
-// are whole, and there is no watch.
+// are whole; watches follow the store from a bounded history.
 //
 // All waiting is on channels and timers, so that it runs inside
 // testing/synctest.
@@ -22,9 +22,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -52,6 +56,9 @@ type Options struct {
 	// and PodGC how long pods outlive their node object. Both are 1 s when
 	// 0; the real ones take a minute or so and 40 s.
 	NodeLoss, PodGC time.Duration
+	// NoWatchList refuses sendInitialEvents, as servers do whose feature gate
+	// WatchList is off.
+	NoWatchList bool
 }
 
 // Cluster is the pretend cluster. It is safe for concurrent use.
@@ -72,6 +79,11 @@ type Cluster struct {
 	trouble  troubles
 	faults   []*Fault
 	requests []Request
+	history  []change // ordered by version
+	// compacted is the version up to which the history is forgotten.
+	compacted int64
+	watches   map[*openWatch]bool
+	muted     bool
 }
 
 // New makes an empty cluster with a fresh signing key.
@@ -96,8 +108,9 @@ func New(opts Options) (*Cluster, error) {
 		opts: opts, key: key, wake: make(chan struct{}, 1),
 		rng:     rand.New(rand.NewPCG(opts.Seed, opts.Seed)),
 		objects: map[string]map[string]runtime.Object{},
+		version: 1, // etcd's first revision; 0 is the version of nothing
 		dead:    map[types.UID]bool{}, orphans: map[types.UID]bool{},
-		changed: map[types.UID]chan struct{}{},
+		changed: map[types.UID]chan struct{}{}, watches: map[*openWatch]bool{},
 		trouble: newTroubles(),
 	}
 	for _, k := range kinds() {
@@ -105,6 +118,7 @@ func New(opts Options) (*Cluster, error) {
 	}
 	c.client = fake.NewSimpleClientset()
 	c.client.PrependReactor("*", "*", c.react)
+	c.client.PrependWatchReactor("*", c.reactWatch)
 	return c, nil
 }
 
@@ -122,7 +136,7 @@ func (c *Cluster) react(action clienttesting.Action) (bool, runtime.Object, erro
 	case clienttesting.GetActionImpl:
 		r.name = a.Name
 	case clienttesting.ListActionImpl:
-		r.labels, r.fields = a.ListRestrictions.Labels, a.ListRestrictions.Fields
+		r.options = optionsOf(a.ListOptions, a.ListRestrictions.Labels, a.ListRestrictions.Fields)
 	case clienttesting.CreateActionImpl:
 		r.object = a.Object
 	case clienttesting.UpdateActionImpl:
@@ -133,6 +147,28 @@ func (c *Cluster) react(action clienttesting.Action) (bool, runtime.Object, erro
 	}
 	obj, err := c.serve(r)
 	return true, obj, err
+}
+
+// reactWatch is react for watches.
+func (c *Cluster) reactWatch(action clienttesting.Action) (bool, watch.Interface, error) {
+	r := request{
+		verb: "watch", group: action.GetResource().Group, resource: action.GetResource().Resource,
+		subresource: action.GetSubresource(), namespace: action.GetNamespace(),
+	}
+	if a, ok := action.(clienttesting.WatchActionImpl); ok {
+		r.options = optionsOf(a.ListOptions, a.WatchRestrictions.Labels, a.WatchRestrictions.Fields)
+	}
+	w, err := c.serveWatch(r)
+	return true, w, err
+}
+
+// optionsOf are the options of a list or watch as the API server has them.
+func optionsOf(o metav1.ListOptions, byLabel labels.Selector, byField fields.Selector) internalversion.ListOptions {
+	return internalversion.ListOptions{
+		LabelSelector: byLabel, FieldSelector: byField, ResourceVersion: o.ResourceVersion, ResourceVersionMatch: o.ResourceVersionMatch,
+		SendInitialEvents: o.SendInitialEvents, AllowWatchBookmarks: o.AllowWatchBookmarks, TimeoutSeconds: o.TimeoutSeconds,
+		Continue: o.Continue, Limit: o.Limit,
+	}
 }
 
 // NodeSpec describes a node that joins. Only Name is needed.

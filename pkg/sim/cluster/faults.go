@@ -83,6 +83,13 @@ func (c *Cluster) Inject(f Fault) {
 	c.faults = append(c.faults, &f)
 }
 
+// Mend takes away the faults that are left.
+func (c *Cluster) Mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = nil
+}
+
 // take finds the fault that applies to this call and uses it up by one.
 func (c *Cluster) take(r request) *Fault {
 	for _, f := range c.faults {

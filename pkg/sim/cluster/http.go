@@ -12,12 +12,12 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metainternalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
@@ -104,15 +104,9 @@ func (c *Cluster) collection(w http.ResponseWriter, r *http.Request, k kind) {
 	switch r.Method {
 	case http.MethodGet:
 		req.verb = "list"
-		q := r.URL.Query()
-		if q.Get("watch") == "true" || q.Get("watch") == "1" {
-			req.verb = "watch"
-		}
-		if req.labels, err = labels.Parse(q.Get("labelSelector")); err == nil {
-			req.fields, err = fields.ParseSelector(q.Get("fieldSelector"))
-		}
-		if err != nil {
-			err = apierrors.NewBadRequest(err.Error())
+		if err = listQuery(r, &req); err == nil && req.verb == "watch" {
+			c.stream(w, r, k, req)
+			return
 		}
 	case http.MethodPost:
 		req.verb = "create"
@@ -121,6 +115,58 @@ func (c *Cluster) collection(w http.ResponseWriter, r *http.Request, k kind) {
 		req.verb = "deletecollection"
 	}
 	c.answer(w, k, req, err)
+}
+
+// listQuery reads the parameters of a list or watch
+// (endpoints/handlers/get.go, listOpts).
+func listQuery(r *http.Request, req *request) error {
+	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, &req.options); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if req.options.Watch {
+		req.verb = "watch"
+	}
+	return nil
+}
+
+// stream answers a watch with one JSON document for each event, until the watch
+// is over or its reader gone (endpoints/handlers/watch.go, HandleHTTP).
+func (c *Cluster) stream(w http.ResponseWriter, r *http.Request, k kind, req request) {
+	open, err := c.serveWatch(req)
+	if _, ok := errors.AsType[*apierrors.StatusError](err); err != nil && !ok {
+		// net/http closes the connection without an answer.
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer open.Stop()
+	out := http.NewResponseController(w)
+	w.Header().Set("Content-Type", runtime.ContentTypeJSON)
+	w.WriteHeader(http.StatusOK)
+	if out.Flush() != nil {
+		return
+	}
+	encoder := json.NewEncoder(w)
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case e, ok := <-open.ResultChan():
+			if !ok {
+				return
+			}
+			gvk := k.gvk()
+			if e.Type == watch.Error {
+				gvk = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
+			}
+			e.Object.GetObjectKind().SetGroupVersionKind(gvk)
+			if encoder.Encode(metav1.WatchEvent{Type: string(e.Type), Object: runtime.RawExtension{Object: e.Object}}) != nil || out.Flush() != nil {
+				return
+			}
+		}
+	}
 }
 
 func (c *Cluster) item(w http.ResponseWriter, r *http.Request, k kind) {

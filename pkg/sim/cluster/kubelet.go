@@ -99,7 +99,7 @@ func (c *Cluster) later(ctx context.Context, d time.Duration, do func()) {
 
 func (c *Cluster) dropNode(loss types.NamespacedName) {
 	if obj, ok := c.objects["nodes"][key("", loss.Name)]; ok && string(accessor(obj).GetUID()) == loss.Namespace {
-		delete(c.objects["nodes"], key("", loss.Name))
+		c.drop("nodes", key("", loss.Name))
 	}
 }
 
@@ -115,7 +115,7 @@ func (c *Cluster) collect(pod *corev1.Pod) {
 func (c *Cluster) erase(pod *corev1.Pod) {
 	id := key(pod.Namespace, pod.Name)
 	if obj, ok := c.objects["pods"][id]; ok && accessor(obj).GetUID() == pod.UID {
-		delete(c.objects["pods"], id)
+		c.drop("pods", id)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -15,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -32,11 +33,11 @@ type kind struct {
 
 func kinds() []kind {
 	return []kind{
-		{"", "nodes", "Node", false, []string{"get", "list", "update", "delete"},
+		{"", "nodes", "Node", false, []string{"get", "list", "watch", "update", "delete"},
 			func() runtime.Object { return &corev1.Node{} }, func() runtime.Object { return &corev1.NodeList{} }},
-		{"", "pods", "Pod", true, []string{"get", "list", "create", "update", "delete"},
+		{"", "pods", "Pod", true, []string{"get", "list", "watch", "create", "update", "delete"},
 			func() runtime.Object { return &corev1.Pod{} }, func() runtime.Object { return &corev1.PodList{} }},
-		{"events.k8s.io", "events", "Event", true, []string{"get", "list", "create"},
+		{"events.k8s.io", "events", "Event", true, []string{"get", "list", "watch", "create", "update"},
 			func() runtime.Object { return &eventsv1.Event{} }, func() runtime.Object { return &eventsv1.EventList{} }},
 		{"coordination.k8s.io", "leases", "Lease", true, []string{"get", "create", "update"},
 			func() runtime.Object { return &coordinationv1.Lease{} }, nil},
@@ -67,8 +68,7 @@ type request struct {
 	verb, group, resource, subresource string
 	namespace, name                    string
 	object                             runtime.Object
-	labels                             labels.Selector
-	fields                             fields.Selector
+	options                            internalversion.ListOptions // of list and watch
 	delete                             metav1.DeleteOptions
 }
 
@@ -101,15 +101,28 @@ func (c *Cluster) serve(r request) (runtime.Object, error) {
 	return obj, err
 }
 
-func (c *Cluster) do(r request) (runtime.Object, error) {
+// permit says what every call is asked first, and completes the options of a
+// list or watch.
+func (c *Cluster) permit(r *request) (kind, error) {
 	k, ok := kindOf(r.group, r.resource)
 	if !ok || r.subresource != "" {
-		return nil, apierrors.NewGenericServerResponse(http.StatusNotFound, r.verb, schema.GroupResource{Group: r.group, Resource: r.resource}, r.name, "", 0, true)
+		return k, apierrors.NewGenericServerResponse(http.StatusNotFound, r.verb, schema.GroupResource{Group: r.group, Resource: r.resource}, r.name, "", 0, true)
 	}
 	if !slices.Contains(k.verbs, r.verb) {
-		return nil, apierrors.NewMethodNotSupported(k.gr(), r.verb)
+		return k, apierrors.NewMethodNotSupported(k.gr(), r.verb)
 	}
-	if err := c.authorize(k, r); err != nil {
+	if err := c.authorize(k, *r); err != nil {
+		return k, err
+	}
+	if r.verb == "list" || r.verb == "watch" {
+		return k, c.listOptions(r)
+	}
+	return k, nil
+}
+
+func (c *Cluster) do(r request) (runtime.Object, error) {
+	k, err := c.permit(&r)
+	if err != nil {
 		return nil, err
 	}
 	switch r.verb {
@@ -142,33 +155,34 @@ func (c *Cluster) authorize(k kind, r request) error {
 }
 
 func (c *Cluster) list(k kind, r request) (runtime.Object, error) {
-	var found []runtime.Object
-	for id, obj := range c.objects[k.resource] {
-		m := accessor(obj)
-		if k.namespaced && id != key(r.namespace, m.GetName()) {
-			continue
-		}
-		if r.labels != nil && !r.labels.Matches(labels.Set(m.GetLabels())) {
-			continue
-		}
-		if r.fields != nil && !r.fields.Matches(fieldsOf(obj)) {
-			continue
-		}
-		found = append(found, obj.DeepCopyObject())
+	version, err := fromVersion(k, r.options.ResourceVersion)
+	switch {
+	case err != nil:
+		return nil, err
+	case version > c.version:
+		return nil, tooLarge(version, c.version)
+	case r.options.ResourceVersionMatch == metav1.ResourceVersionMatchExact && version != c.version:
+		return nil, tooOld(version, c.version)
 	}
-	// The API server lists in the order of its keys.
-	slices.SortFunc(found, func(a, b runtime.Object) int {
-		if nameOf(a) < nameOf(b) {
-			return -1
-		}
-		return 1
-	})
 	list := k.list()
-	if err := meta.SetList(list, found); err != nil {
+	if err := meta.SetList(list, c.selected(k, r)); err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
 	list.(metav1.ListInterface).SetResourceVersion(strconv.FormatInt(c.version, 10))
 	return list, nil
+}
+
+// selected are copies of the objects that the request is for, in the order of
+// their keys, as the API server lists.
+func (c *Cluster) selected(k kind, r request) []runtime.Object {
+	var found []runtime.Object
+	for _, obj := range c.objects[k.resource] {
+		if r.selects(k.namespaced, obj) {
+			found = append(found, obj.DeepCopyObject())
+		}
+	}
+	slices.SortFunc(found, func(a, b runtime.Object) int { return strings.Compare(nameOf(a), nameOf(b)) })
+	return found
 }
 
 func fieldsOf(obj runtime.Object) fields.Set {
@@ -204,16 +218,6 @@ func (c *Cluster) create(r request) (runtime.Object, error) {
 	m.SetDeletionTimestamp(nil)
 	c.put(k.resource, obj)
 	return obj.DeepCopyObject(), nil
-}
-
-// put stores the object under a new resource version. The caller holds the lock.
-func (c *Cluster) put(resource string, obj runtime.Object) {
-	c.version++
-	m := accessor(obj)
-	m.SetResourceVersion(strconv.FormatInt(c.version, 10))
-	// The store and clients never share memory, and typed clients see no kind.
-	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	c.objects[resource][key(m.GetNamespace(), m.GetName())] = obj.DeepCopyObject()
 }
 
 func (c *Cluster) update(k kind, r request) (runtime.Object, error) {
@@ -268,6 +272,8 @@ func immutable(k kind, old, obj runtime.Object) error {
 		if was.Spec.ProviderID != "" && obj.Spec.ProviderID != was.Spec.ProviderID {
 			return invalid(k, obj.Name, "spec.providerID", "node updates may not change providerID except from \"\" to valid")
 		}
+	case *eventsv1.Event:
+		return immutableEvent(k, old.(*eventsv1.Event), obj)
 	}
 	return nil
 }
@@ -296,7 +302,7 @@ func (c *Cluster) remove(k kind, r request) (runtime.Object, error) {
 			return marked, nil
 		}
 	}
-	delete(c.objects[k.resource], id)
+	c.drop(k.resource, id)
 	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess}, nil
 }
 
