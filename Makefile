@@ -46,7 +46,7 @@ test-node: build ## the agent and the daemon with real kubelets: jobs, refusals,
 	test/kube/build.sh node
 	cd test/kube/tools && go vet ./mkimage && go test ./mkimage
 	go test -c -o $(KUBE)/node.test ./test/kube/node
-	cd test/kube/node && RUNNERWARD_KUBE=$(KUBE) ../sandbox.sh $(KUBE)/node.test -test.v -test.timeout 15m
+	cd test/kube/node && RUNNERWARD_KUBE=$(KUBE) RUNNERWARD_KEEP=$(KUBE)/node-logs ../sandbox.sh $(KUBE)/node.test -test.v -test.timeout 15m
 
 test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you say otherwise (docs/aws-live.md)
 	go test -count=1 -v -timeout 3h ./test/awslive -run Live

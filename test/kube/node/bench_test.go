@@ -64,6 +64,11 @@ func newBench(t *testing.T) *bench {
 	}
 	dir := t.TempDir()
 	b := &bench{t: t, dir: dir, images: map[string]string{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b.keep() // the last thing before the folder goes
+		}
+	})
 	for _, name := range []string{"agent", "runner"} {
 		content, err := os.ReadFile(filepath.Join(bin, "images", name+".name"))
 		if err != nil {
@@ -86,27 +91,20 @@ func newBench(t *testing.T) *bench {
 	}
 	t.Cleanup(func() { b.fleet.close(t) })
 	b.startStage(filepath.Join(dir, "stage"), filepath.Join(filepath.Dir(bin), "runnerward"))
-	t.Cleanup(func() {
-		if t.Failed() {
-			b.keep(dir)
-		}
-	})
 	return b
 }
 
 // keep copies the logs to where they outlive the test.
-func (b *bench) keep(dir string) {
+func (b *bench) keep() {
 	to := os.Getenv("RUNNERWARD_KEEP")
 	if to == "" {
 		return
 	}
 	for _, what := range []string{"stage/*.log", "plane/log", "hosts/*/log"} {
-		found, _ := filepath.Glob(filepath.Join(dir, what))
+		found, _ := filepath.Glob(filepath.Join(b.dir, what)) // the patterns are good
 		for _, from := range found {
-			rel, _ := filepath.Rel(dir, from)
-			target := filepath.Join(to, filepath.Dir(rel))
-			_ = os.MkdirAll(target, 0o755)
-			if err := run(context.Background(), "cp", "-a", from, target); err != nil {
+			target := filepath.Join(to, filepath.Dir(strings.TrimPrefix(from, b.dir)))
+			if err := errors.Join(os.MkdirAll(target, 0o755), run(context.Background(), "cp", "-a", from, target)); err != nil {
 				b.t.Log(err)
 			}
 		}

@@ -134,8 +134,22 @@ func (b *bench) choke(t *testing.T) (choked broken) {
 // does not run again.
 func (b *bench) reboot(t *testing.T) (rebooted broken) {
 	rebooted.run, rebooted.runner, _ = b.running(t, "echo READY; sleep 600")
+	before := b.bootID(rebooted.runner.Node)
 	b.fleet.reboot(t, rebooted.runner.Instance)
+	b.until(t, "the node has another boot id", func() bool {
+		after := b.bootID(rebooted.runner.Node)
+		return before != "" && after != "" && after != before
+	})
 	return rebooted
+}
+
+// bootID is what the kubelet says, empty while the node cannot be read.
+func (b *bench) bootID(node string) string {
+	n, err := b.client.CoreV1().Nodes().Get(b.t.Context(), node, metav1.GetOptions{})
+	if err != nil {
+		return ""
+	}
+	return n.Status.NodeInfo.BootID
 }
 
 func (b *bench) brokenIsSealed(t *testing.T, j broken, outcome, says string) {
