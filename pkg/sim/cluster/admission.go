@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,6 +30,13 @@ func (c *Cluster) admit(k kind, obj runtime.Object) error {
 	errs := validation.ValidateLabels(m.GetLabels(), field.NewPath("metadata", "labels"))
 	if problems := utilvalidation.IsDNS1123Subdomain(m.GetName()); len(problems) > 0 {
 		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), m.GetName(), problems[0]))
+	}
+	// A prefix is judged by itself, and may end in a dash but not in a dot:
+	// ValidateObjectMetaAccessor in apimachinery/pkg/api/validation.
+	if prefix := m.GetGenerateName(); prefix != "" {
+		for _, problem := range apivalidation.NameIsDNSSubdomain(prefix, true) {
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "generateName"), prefix, problem))
+		}
 	}
 	switch obj := obj.(type) {
 	case *corev1.Pod:
