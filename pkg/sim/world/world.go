@@ -83,6 +83,7 @@ type Options struct {
 	GHES         bool
 	PollHold     time.Duration
 	SessionTTL   time.Duration
+	Lease        time.Duration // of a job whose runner is silent; 10 min on GitHub
 	ShuttingDown time.Duration // shutting-down to terminated
 	Refill       time.Duration // until the group replaces a host
 	Boot         time.Duration // until a new host's kubelet is ready
@@ -91,6 +92,8 @@ type Options struct {
 	// Join and Leave are told of instances that run and that are terminated, in
 	// place of the pretend cluster: then there is none. They must not block.
 	Join, Leave func(simaws.Instance)
+	// GitHubServer changes the simulated GitHub before it is made.
+	GitHubServer func(*simgithub.Config)
 	// Karpenter launches the hosts: then there is no Auto Scaling group.
 	Karpenter bool
 	// HostGroup changes the Auto Scaling group before it is made.
@@ -133,11 +136,15 @@ const (
 // New makes and populates a world. It starts nothing; see [World.Run].
 func New(opts Options) (*World, error) {
 	w := &World{opts: opts, OrgID: orgID}
-	w.GitHub = simgithub.New(simgithub.Config{
-		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
+	github := simgithub.Config{
+		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL, LeaseTTL: opts.Lease,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
-	})
+	}
+	if opts.GitHubServer != nil {
+		opts.GitHubServer(&github)
+	}
+	w.GitHub = simgithub.New(github)
 	w.populate()
 	join, leave := opts.Join, opts.Leave
 	if join == nil {
@@ -201,15 +208,20 @@ func (w *World) populate() {
 	})
 }
 
-// join makes a running instance a node, as its kubelet would.
-func (w *World) join(in simaws.Instance) {
-	spec, joins := w.joinFrom(simcluster.NodeSpec{
+// Node is how the instance's kubelet registers it.
+func Node(in simaws.Instance) simcluster.NodeSpec {
+	return simcluster.NodeSpec{
 		Name: in.PrivateDNS, ProviderID: in.ProviderID(), InternalIP: in.PrivateIP,
 		Labels:  map[string]string{PoolLabelKey: PoolLabelValue, "kubernetes.io/hostname": in.PrivateDNS},
 		Taints:  []corev1.Taint{{Key: "workload", Value: "hipaa-runner", Effect: corev1.TaintEffectNoSchedule}},
 		OSImage: "Bottlerocket OS 1.57.0 (aws-k8s-1.35)", KubeletVersion: "v1.35.2-eks-1a2b3c4",
 		BootID: "boot-" + in.ID, MachineID: "machine-" + in.ID,
-	}, in.ID)
+	}
+}
+
+// join makes a running instance a node, as its kubelet would.
+func (w *World) join(in simaws.Instance) {
+	spec, joins := w.joinFrom(Node(in), in.ID)
 	if !joins {
 		return
 	}

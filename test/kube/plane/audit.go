@@ -23,9 +23,9 @@ rules:
 // https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 type Request struct {
 	// AuditID is what the answer's header Audit-Id told the caller.
-	AuditID string
-	Verb    string
-	User    struct {
+	AuditID          string
+	Verb, RequestURI string
+	User             struct {
 		Username string
 		Groups   []string
 	}
