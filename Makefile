@@ -6,7 +6,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
 
-.PHONY: help build build-fips test test-fips test-faults test-s3 test-node test-aws-live race fuzz bench demo verify lint clean
+# What test/kube/build.sh linked; its tests are skipped without the folder.
+KUBE_BIN := $(CURDIR)/bin/kube
+
+.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-node test-all race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -31,25 +34,35 @@ test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulator
 	cd test/conformance/v010 && go test -timeout 120s ./...
 
 FAULTS ?= all
-test-faults: ## every fault of the simulated GitHub, and a crash, at every step of deploys (minutes; FAULTS=3/8 is a part)
+test-faults: ## every fault of the simulated GitHub, a crash and a takeover, at every step of deploys (minutes; FAULTS=3/8 is a part)
 	@mkdir -p bin
-	@RUNNERWARD_FAULTS=$(FAULTS) go test -timeout 1200s -run 'TestEveryFaultAtEveryStep|TestCrashAtEveryStepNeverUsesAHostTwice' -v ./test/endtoend > bin/faults.log; \
+	@RUNNERWARD_FAULTS=$(FAULTS) go test -timeout 1200s -run 'TestEveryFaultAtEveryStep|TestCrashAtEveryStepNeverUsesAHostTwice|TestADaemonThatIsOvertakenDoesNoHarm' -v ./test/endtoend > bin/faults.log; \
 	  failed=$$?; grep -v '^=== \|--- PASS' bin/faults.log; exit $$failed
 
 test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchmark (the server is built first: minutes)
 	cd test/s3 && go vet ./... && go mod tidy -diff
 	cd test/s3 && go test -timeout 600s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
 
-KUBE := $(CURDIR)/bin/kube
 
 test-node: build ## the agent and the daemon with real kubelets: jobs, refusals, kills, lost hosts (Linux, root; minutes the first time)
 	test/kube/build.sh node
 	cd test/kube/tools && go vet ./mkimage && go test ./mkimage
-	go test -c -o $(KUBE)/node.test ./test/kube/node
-	cd test/kube/node && RUNNERWARD_KUBE=$(KUBE) RUNNERWARD_KEEP=$(KUBE)/node-logs ../sandbox.sh $(KUBE)/node.test -test.v -test.timeout 15m
+	go test -c -o $(KUBE_BIN)/node.test ./test/kube/node
+	cd test/kube/node && RUNNERWARD_KUBE=$(KUBE_BIN) RUNNERWARD_KEEP=$(KUBE_BIN)/node-logs ../sandbox.sh $(KUBE_BIN)/node.test -test.v -test.timeout 15m
 
 test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you say otherwise (docs/aws-live.md)
 	go test -count=1 -v -timeout 3h ./test/awslive -run Live
+
+test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
+	test/kube/build.sh api
+	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 600s -v ./test/kube/api
+
+# Cheapest first: what a real API server refuses no cluster runs.
+test-all: ## every tier that needs a real Kubernetes, each timed: test-api, test-node, test-kind (docs/testing.md)
+	@began=$$(date +%s); for tier in test-api test-node test-kind; do \
+	  echo "== $$tier"; start=$$(date +%s); $(MAKE) --no-print-directory $$tier || { echo "== $$tier failed"; exit 1; }; \
+	  echo "== $$tier took $$(($$(date +%s) - start)) s"; \
+	done; echo "== all tiers took $$(($$(date +%s) - began)) s"
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...

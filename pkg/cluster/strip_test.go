@@ -27,22 +27,22 @@ func TestStrippingLosesNothingThatIsRead(t *testing.T) {
 	node.Status.Addresses[0].Type = corev1.NodeInternalIP
 	node.Annotations = map[string]string{ClaimedBy: "runner-a", "other": "x"}
 	pod.Annotations = map[string]string{AnnotationAuthorized: "record", "other": "x"}
-	node.DeletionTimestamp = nil // else it is not ready, whatever else is read
+	node.DeletionTimestamp, node.Spec.Unschedulable = nil, false // cordoned, it would be both
 
 	kept, err := strip(node)
 	if err != nil {
 		t.Fatal(err)
 	}
 	less := kept.(*corev1.Node)
-	if got, want := nodeOf(less), nodeOf(node); !reflect.DeepEqual(got, want) || !want.Ready || want.InternalIP == "" {
+	if got, want := nodeOf(less), nodeOf(node); !reflect.DeepEqual(got, want) || !want.Ready || want.Cordoned || want.InternalIP == "" {
 		t.Errorf("stripped, the node is\n%+v, want\n%+v", got, want)
 	}
 	if claimedBy(less) != "runner-a" || len(less.Status.Images) > 0 || len(less.ManagedFields) > 0 || len(less.Annotations) != 1 {
 		t.Errorf("stripped, the node is %+v", less)
 	}
 	node.DeletionTimestamp = new(metav1.Now())
-	if kept, err = strip(node); err != nil || nodeOf(kept.(*corev1.Node)).Ready {
-		t.Errorf("stripped, a node that is being deleted is ready (%v)", err)
+	if kept, err = strip(node); err != nil || !nodeOf(kept.(*corev1.Node)).Cordoned {
+		t.Errorf("stripped, a node that is being deleted takes runners (%v)", err)
 	}
 
 	for _, state := range []corev1.ContainerState{

@@ -149,6 +149,24 @@ func (v *validation) limits() {
 	if t := v.Supervisor.Tick; t < 10*time.Millisecond || t > time.Minute {
 		v.report("supervisor.tick", fmt.Sprintf("%s is out of range", t), "give 10ms to 1m0s")
 	}
+	v.leaderElection()
+}
+
+// leaderElection wants what client-go wants of it, also while it is off: a
+// second daemon must not be the one who finds out.
+// https://pkg.go.dev/k8s.io/client-go/tools/leaderelection#LeaderElectionConfig
+func (v *validation) leaderElection() {
+	const key = "supervisor.leaderElection."
+	l := v.Supervisor.LeaderElection
+	v.shaped(key+"leaseName", l.LeaseName, isDNSName)
+	v.wholeSeconds(key+"leaseDuration", l.LeaseDuration, 2*time.Second, 10*time.Minute)
+	v.positive(key+"retryPeriod", l.RetryPeriod)
+	v.before(key+"renewDeadline", l.RenewDeadline, key+"leaseDuration", l.LeaseDuration)
+	// The wait between two tries is up to 1.2 times as long (leaderelection.JitterFactor).
+	if jittered := l.RetryPeriod * 12 / 10; jittered >= l.RenewDeadline && !v.file.doubtful(key+"renewDeadline") {
+		v.report(key+"retryPeriod", fmt.Sprintf("1.2 times %s is not shorter than %srenewDeadline (%s)", l.RetryPeriod, key, l.RenewDeadline),
+			"shorten it, so that a renewal that fails can be tried again in time")
+	}
 }
 
 func (v *validation) cluster() {
@@ -184,7 +202,7 @@ func (v *validation) cluster() {
 
 func (v *validation) hosts() {
 	h := v.Hosts
-	v.oneOf("hosts.driver", h.Driver, driverAutoscaling, driverNone)
+	v.oneOf("hosts.driver", h.Driver, driverAutoscaling, driverKarpenter, driverNone)
 	v.readable("hosts.caFile", h.CAFile, optional)
 	if h.Endpoint != "" {
 		v.https("hosts.endpoint", h.Endpoint)
@@ -194,9 +212,12 @@ func (v *validation) hosts() {
 		v.shaped(fmt.Sprintf("hosts.tags[%d].key", i), tag.Key, isAnyText)
 	}
 	v.identity()
-	if h.Driver != driverAutoscaling {
+	if h.Driver != driverKarpenter && h.Karpenter.NodeClass != "" {
+		v.report("hosts.karpenter.nodeClass", fmt.Sprintf("given, and hosts.driver is %q", h.Driver), "leave it empty, or choose the driver karpenter")
+	}
+	if h.Driver != driverAutoscaling && h.Driver != driverKarpenter {
 		if h.Warm != 0 || h.PrelaunchFor != 0 {
-			v.report("hosts", "warm and prelaunchFor need a cloud that starts hosts", "set both to 0, or choose the driver autoscaling")
+			v.report("hosts", "warm and prelaunchFor need a cloud that starts hosts", "set both to 0, or choose another driver")
 		}
 		return
 	}
@@ -214,9 +235,12 @@ func (v *validation) hosts() {
 		v.report("hosts.regions", fmt.Sprintf("does not allow %q, where hosts are looked for", h.Region), "list hosts.region too")
 	}
 	v.each("hosts.subnets", h.Subnets, isSubnet)
-	if h.Nodegroup == (Nodegroup{}) {
+	switch {
+	case h.Driver == driverKarpenter:
+		v.karpenter()
+	case h.Nodegroup == (Nodegroup{}):
 		v.each("hosts.groups", h.Groups, isAnyText)
-	} else {
+	default:
 		v.eachOf("hosts.groups", h.Groups, isAnyText)
 		v.shaped("hosts.nodegroup.cluster", h.Nodegroup.Cluster, isLabel)
 		v.shaped("hosts.nodegroup.name", h.Nodegroup.Name, isLabel)

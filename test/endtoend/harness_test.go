@@ -28,6 +28,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"go.uber.org/zap"
+	"k8s.io/client-go/rest"
 
 	"github.com/runnerward/runnerward/configs"
 	"github.com/runnerward/runnerward/pkg/admission"
@@ -79,6 +80,7 @@ type options struct {
 	pool      func(*runner.Pool)
 	hosts     int
 	group     func(*simaws.Group)
+	karpenter func(*hosts.KarpenterOptions) // launches the hosts instead of a group
 	onPod     func(pod, node string)
 	onRecord  func(b *bench, rec runner.Record) // must not wait
 	onRebuff  func(runner.Gate, runner.RebuffCause)
@@ -110,6 +112,7 @@ type bench struct {
 	keyPEM []byte
 
 	github, aws *memnet.Listener
+	kube        *memnet.Listener // nil without Karpenter
 	gate        *switchboard
 
 	mu     sync.Mutex
@@ -137,12 +140,13 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}, heard: map[string]bool{}}
-		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash}
+		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash, halt: b.halt}
 		pause(t.Context(), opts.begin)
 		ctx, cancel := context.WithCancel(t.Context())
 		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
+			ClusterToken: clusterToken, Karpenter: opts.karpenter != nil,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
 			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, NodeLoss: opts.nodeLoss, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
@@ -154,7 +158,11 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stopGitHub, stopAWS := b.github.Serve(b.world.GitHub), b.aws.Serve(b.world.AWS)
+		stopGitHub, stopAWS, stopKube := b.github.Serve(b.world.GitHub), b.aws.Serve(b.world.AWS), func() {}
+		if b.world.Karpenter != nil {
+			b.kube = memnet.Listen()
+			stopKube = b.kube.Serve(b.world.Karpenter.Handler())
+		}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -168,6 +176,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 			client.CloseIdleConnections()
 			stopGitHub()
 			stopAWS()
+			stopKube()
 			b.verify()
 			if unknown := b.world.GitHub.UnknownRequests(); len(unknown) > 0 {
 				t.Errorf("the simulated GitHub has no route for %q: what was answered there proves nothing", unknown)
@@ -281,8 +290,7 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	events.Go(func() { _ = d.cluster.Run(ctx) }) // ends with the context and has nothing else to say
-	b.gate.connect(admission.NewHandler(d.sup, b.logger(), admission.Limits{}))
-	defer b.gate.connect(nil)
+	defer b.gate.connect(admission.NewHandler(d.sup, b.logger(), admission.Limits{}))()
 	b.mu.Lock()
 	d.startErr = nil
 	b.mu.Unlock()
@@ -322,8 +330,12 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	if err != nil {
 		return opts, err
 	}
+	if b.opts.karpenter != nil {
+		opts.Rules.Groups, opts.Rules.NodeClaims = nil, true
+	}
 	nodes, err := cluster.New(b.world.Cluster.Client(), cluster.Options{
-		Namespace: world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
+		NodeFinalizers: []string{hosts.NodeFinalizer},
+		Namespace:      world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
 		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
@@ -332,11 +344,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	if err != nil {
 		return opts, err
 	}
-	machines, err := hosts.NewAutoScaling(aws.Config{
-		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
-		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
-		HTTPClient:  &http.Client{Transport: b.overhear(wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}})},
-	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}, Logger: b.logger()})
+	machines, err := b.machines(d, opts.Rules)
 	if err != nil {
 		return opts, err
 	}
@@ -359,6 +367,33 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts.GitHub, opts.Identity = faultyGitHub{client, b.faults}, faultyIdentity{identity, b.faults}
 	opts.Cluster, opts.Hosts = faultyCluster{nodes, b.faults}, faultyHosts{machines, b.faults}
 	return opts, nil
+}
+
+const clusterToken = "a-token-of-the-pretend-cluster"
+
+// machines is the driver of hosts.
+func (b *bench) machines(d *daemon, rules runner.VetRules) (supervisor.Hosts, error) {
+	cfg := aws.Config{
+		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
+		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
+		HTTPClient:  &http.Client{Transport: b.overhear(wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}})},
+	}
+	if b.opts.karpenter == nil {
+		return hosts.NewAutoScaling(cfg, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}, Logger: b.logger()})
+	}
+	api, err := hosts.NewNodeClaims(&rest.Config{
+		Host: "http://cluster.sim", BearerToken: clusterToken, QPS: -1, Transport: &http.Transport{DialContext: d.net.dial(b.kube)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	opt := hosts.KarpenterOptions{
+		Region: world.Region, Pool: "hipaa-prod", NodeClass: world.NodeClass, Max: 4, RegisterBy: 5 * time.Minute,
+		TerminationGracePeriod: 2 * time.Hour, Rules: rules, Logger: b.logger(),
+		NewName: func() string { return fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano()) },
+	}
+	b.opts.karpenter(&opt)
+	return hosts.NewKarpenter(cfg, api, opt)
 }
 
 // app signs in as the App that the world knows; its key signs job tokens too,
@@ -388,6 +423,7 @@ func (b *bench) limits() runner.Limits {
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour, SilentFor: 10 * time.Minute,
 		EscalateAfter: 5 * time.Minute, TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
+	lim.OnDemand = b.opts.karpenter != nil
 	if b.opts.limits != nil {
 		b.opts.limits(&lim)
 	}
@@ -427,12 +463,21 @@ func (b *bench) crash() {
 	b.mu.Unlock()
 	close(d.dead)
 	d.net.cut()
-	b.gate.connect(nil)
+	b.gate.cut()
 	d.cancel()
 	go func() {
 		<-d.ended
 		b.start()
 	}()
+}
+
+// halt takes a stopped daemon's connections away: what it has asked for is not
+// answered any more, and its session with the queue runs out.
+func (b *bench) halt() {
+	b.mu.Lock()
+	d := b.daemon
+	b.mu.Unlock()
+	d.net.cut()
 }
 
 // kill ends the daemon for good.
@@ -553,25 +598,49 @@ func short(e runner.Event) any {
 	return ""
 }
 
-// switchboard connects agents to the admission API of whichever daemon lives.
+// switchboard connects agents to the admission API of whichever daemon was
+// connected last.
 type switchboard struct {
 	mu   sync.Mutex
+	last *exchange // nil for none
+}
+
+type exchange struct {
 	stop func()
 	http *http.Transport
 }
 
-func (s *switchboard) connect(h http.Handler) {
+// connect sends agents to this daemon from now on. What is asked of another
+// stays with it, until its connections are ended by what connect returned then.
+func (s *switchboard) connect(h http.Handler) (disconnect func()) {
+	l := memnet.Listen()
+	x := &exchange{http: l.Transport(), stop: l.Serve(h)}
 	s.mu.Lock()
-	stop, old := s.stop, s.http
-	s.stop, s.http = nil, nil
-	if h != nil {
-		l := memnet.Listen()
-		s.http = l.Transport()
-		s.stop = l.Serve(h)
+	defer s.mu.Unlock()
+	s.last = x
+	return func() { s.end(x) }
+}
+
+// cut ends the connections of the daemon that was connected last.
+func (s *switchboard) cut() {
+	s.mu.Lock()
+	x := s.last
+	s.mu.Unlock()
+	if x != nil {
+		s.end(x)
+	}
+}
+
+func (s *switchboard) end(x *exchange) {
+	s.mu.Lock()
+	stop := x.stop
+	x.stop = nil
+	if s.last == x {
+		s.last = nil
 	}
 	s.mu.Unlock()
 	if stop != nil {
-		old.CloseIdleConnections()
+		x.http.CloseIdleConnections()
 		stop()
 	}
 }
@@ -579,12 +648,12 @@ func (s *switchboard) connect(h http.Handler) {
 // RoundTrip takes the agent's https request over the pipe.
 func (s *switchboard) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.mu.Lock()
-	transport := s.http
+	x := s.last
 	s.mu.Unlock()
-	if transport == nil {
+	if x == nil {
 		return nil, &net.OpError{Op: "dial", Net: "memory", Err: errors.New("connection refused")}
 	}
-	return overPipe{transport}.RoundTrip(req)
+	return overPipe{x.http}.RoundTrip(req)
 }
 
 // overPipe takes https requests over a pipe, which needs no TLS.
@@ -688,4 +757,11 @@ func (n *network) cut() {
 	for _, c := range n.conns {
 		_ = c.Close()
 	}
+}
+
+// mend lets new connections through.
+func (n *network) mend() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = false
 }
