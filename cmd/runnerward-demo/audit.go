@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
@@ -19,12 +18,12 @@ const unproven = 3
 
 // audit leaves the daemon and uses only its ledger and keys, as an auditor
 // with a copy would.
-func (s *stage) audit(ctx context.Context, first simgithub.Run) error {
+func (s *show) audit(ctx context.Context, first simgithub.Run) error {
 	ctx = context.WithoutCancel(ctx) // Ctrl-C ended the lingering, not the audit
-	ledger, root := s.file("ledger"), s.file("root.json")
+	ledger, root := s.File("ledger"), s.File("root.json")
 	s.tell.act(6, "The auditor, with a copy of the ledger and root.json")
 	s.tell.does("runnerward verify --ledger %s --root %s", ledger, root)
-	out, code, err := s.cli(ctx, "verify", "--ledger", ledger, "--root", root)
+	out, code, err := s.CLI(ctx, "verify", "--ledger", ledger, "--root", root)
 	if err != nil {
 		return err
 	}
@@ -32,9 +31,9 @@ func (s *stage) audit(ctx context.Context, first simgithub.Run) error {
 	if code != 0 {
 		return fmt.Errorf("verify exits %d, want 0", code)
 	}
-	url := fmt.Sprintf("%s/%s/%s/actions/runs/%d", s.gitHubURL, world.Org, world.Repository, first.ID)
+	url := fmt.Sprintf("%s/%s/%s/actions/runs/%d", s.GitHubURL, world.Org, world.Repository, first.ID)
 	s.tell.does("runnerward explain %s", url)
-	if out, code, err = s.cli(ctx, "explain", "--ledger", ledger, "--root", root, url); err != nil {
+	if out, code, err = s.CLI(ctx, "explain", "--ledger", ledger, "--root", root, url); err != nil {
 		return err
 	}
 	s.quote(out)
@@ -50,7 +49,7 @@ func (s *stage) audit(ctx context.Context, first simgithub.Run) error {
 }
 
 // tamper flips one bit of a copy and lets verify find it.
-func (s *stage) tamper(ctx context.Context, ledger, root string) error {
+func (s *show) tamper(ctx context.Context, ledger, root string) error {
 	forged, err := os.MkdirTemp("", "runnerward-forged-")
 	if err != nil {
 		return err
@@ -73,7 +72,7 @@ func (s *stage) tamper(ctx context.Context, ledger, root string) error {
 		return err
 	}
 	s.tell.does("somebody flips one bit of record 3 in a copy; runnerward verify")
-	out, code, err := s.cli(ctx, "verify", "--ledger", forged, "--root", root)
+	out, code, err := s.CLI(ctx, "verify", "--ledger", forged, "--root", root)
 	if err != nil {
 		return err
 	}
@@ -94,19 +93,7 @@ func (s *stage) tamper(ctx context.Context, ledger, root string) error {
 	return nil
 }
 
-// cli runs a command of the production binary.
-func (s *stage) cli(ctx context.Context, args ...string) (out []byte, code int, err error) {
-	cmd := exec.CommandContext(ctx, s.opts.binary, args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err = cmd.Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return append(out, stderr.Bytes()...), exit.ExitCode(), nil
-	}
-	return out, 0, err
-}
-
-func (s *stage) quote(out []byte) {
+func (s *show) quote(out []byte) {
 	for line := range bytes.Lines(out) {
 		fmt.Fprintf(s.tell.out, "         %s\n", bytes.TrimRight(line, "\n"))
 	}

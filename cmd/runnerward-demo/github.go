@@ -19,6 +19,7 @@ import (
 	"time"
 
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	"github.com/runnerward/runnerward/pkg/sim/pki"
 )
 
 // serve runs until the context ends.
@@ -83,18 +84,18 @@ func (o gitHubOptions) serve(ctx context.Context, stdout io.Writer) error {
 
 // certificate is for loopback and, if there is one, this host.
 func (o gitHubOptions) certificate(host string) (*tls.Config, error) {
-	ca, err := newAuthority()
+	ca, err := pki.New("runnerward demo CA")
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate authority: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(o.dir, "ca.crt"), ca.pem, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(o.dir, "ca.crt"), ca.PEM, 0o644); err != nil {
 		return nil, fmt.Errorf("write ca.crt: %w", err)
 	}
 	hosts := []string{"github.sim"}
 	if host != "" && host != hosts[0] {
 		hosts = append(hosts, host)
 	}
-	return ca.server("github.sim", hosts...)
+	return ca.Server("github.sim", hosts...)
 }
 
 // simulator is a GitHub with the key and the token that are written to the folder.

@@ -103,10 +103,10 @@ func demo(ctx context.Context, opts options, out io.Writer) (err error) {
 	if _, err := os.Stat(filepath.Join(opts.dir, "ledger")); err == nil {
 		return &usageError{opts.dir + " holds a ledger already: a log is never begun twice; give another --dir"}
 	}
-	s, err := newStage(ctx, opts, out)
+	s, err := newShow(ctx, opts, out)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return s.play(ctx)
 }

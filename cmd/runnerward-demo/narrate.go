@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log"
 	"strings"
 	"sync"
 	"time"
@@ -70,6 +69,7 @@ var meaning = map[string]string{
 	"ending":     "EC2 shows the host on its way out",
 	"terminated": "EC2 shows the host terminated, volumes and node gone",
 	"sealed":     "the job-to-host statement is signed",
+	"rebuffed":   "somebody asked in its name and was turned away",
 	"frozen":     "admission is frozen",
 	"unfrozen":   "admission is open again",
 }
@@ -91,7 +91,3 @@ func (n *narrator) job(runner, line string) {
 		n.line("  | job log on …%s: %s", runner[max(0, len(runner)-6):], line)
 	}
 }
-
-// quiet swallows what HTTP servers say when connections break, as they do when
-// the daemon is killed.
-func (n *narrator) quiet() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -5,63 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	"github.com/runnerward/runnerward/pkg/sim/stage"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
-// director decides which idle runner GitHub gives a job to. GitHub promises
-// nothing about it, and neither do we.
-type director struct {
-	mu    sync.Mutex
-	hold  map[string]bool   // jobs that wait
-	pairs map[string]string // job to runner
-}
-
-func (d *director) assign(job string, idle []string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if name, ok := d.pairs[job]; ok {
-		return name
-	}
-	if d.hold[job] {
-		return ""
-	}
-	return idle[0]
-}
-
-func (d *director) holdBack(job string, yes bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.hold == nil {
-		d.hold = map[string]bool{}
-	}
-	d.hold[job] = yes
-}
-
-func (d *director) pair(job, name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.pairs == nil {
-		d.pairs = map[string]string{}
-	}
-	d.pairs[job] = name
-}
-
 const patience = 30 * time.Second
 
 // play runs the acts in order and stops at the first that does not hold.
-func (s *stage) play(ctx context.Context) error {
-	s.tell.line("simulated GitHub at %s, AWS at %s, Kubernetes at %s", s.gitHubURL, s.awsURL, s.k8s)
+func (s *show) play(ctx context.Context) error {
+	s.tell.line("simulated GitHub at %s, AWS at %s, Kubernetes at %s", s.GitHubURL, s.AWSURL, s.ClusterURL)
 	s.tell.does("starting %s serve, the production binary", "runnerward")
 	if err := s.startDaemon(ctx); err != nil {
 		return err
 	}
-	s.tell.held("ready; status page at %s/statusz", s.statusURL)
+	s.tell.held("ready; status page at %s/statusz", s.daemon.StatusURL)
 	first, err := s.approved(ctx)
 	if err != nil {
 		return fmt.Errorf("the approved deploy: %w", err)
@@ -84,16 +46,16 @@ func (s *stage) play(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.daemon.end(); err != nil {
+	if err := s.daemon.End(); err != nil {
 		return fmt.Errorf("end the daemon: %w", err)
 	}
 	return s.audit(ctx, first)
 }
 
 // dispatch pushes a release tag; approve reviews its deployment.
-func (s *stage) dispatch(spec simgithub.RunSpec) (simgithub.Run, error) {
+func (s *show) dispatch(spec simgithub.RunSpec) (simgithub.Run, error) {
 	s.tell.does("%s pushes tag %s: release.yml calls deploy-prod.yml@%s", spec.Actor, spec.Tag, refOf(spec.JobWorkflowRef))
-	return s.world.GitHub.Dispatch(spec)
+	return s.World.GitHub.Dispatch(spec)
 }
 
 func refOf(workflow string) string {
@@ -105,12 +67,12 @@ func refOf(workflow string) string {
 	return workflow
 }
 
-func (s *stage) approve(run simgithub.Run, login string) error {
+func (s *show) approve(run simgithub.Run, login string) error {
 	s.tell.does("%s approves the deployment to %s", login, world.Environment)
-	return s.world.GitHub.Approve(run.ID, login)
+	return s.World.GitHub.Approve(run.ID, login)
 }
 
-func (s *stage) deploy(spec simgithub.RunSpec, approver string) (simgithub.Run, error) {
+func (s *show) deploy(spec simgithub.RunSpec, approver string) (simgithub.Run, error) {
 	run, err := s.dispatch(spec)
 	if err != nil {
 		return run, err
@@ -118,64 +80,29 @@ func (s *stage) deploy(spec simgithub.RunSpec, approver string) (simgithub.Run, 
 	return run, s.approve(run, approver)
 }
 
-// sealed waits until a runner is sealed that ran this job.
-func (s *stage) sealed(ctx context.Context, job string) (found supervisor.RunnerView, err error) {
-	err = s.until(ctx, "job "+job+" is sealed", patience, func() (bool, error) {
-		v, err := s.view(ctx)
-		if err != nil {
-			return false, nil // the daemon may be down for now
-		}
-		i := slices.IndexFunc(v.Runners, func(r supervisor.RunnerView) bool {
-			return r.Job == runner.JobID(job) && r.Phase == runner.KindSealed
-		})
-		if i < 0 {
-			return false, nil
-		}
-		found = v.Runners[i]
-		return true, nil
-	})
-	return found, err
-}
-
-// gone checks with EC2 itself, not with the daemon, that a host is over.
-func (s *stage) gone(r supervisor.RunnerView) error {
-	in, ok := s.world.AWS.Instance(r.Instance)
-	if !ok || in.State != "terminated" {
-		return fmt.Errorf("host %s is %s in EC2, want terminated", r.Instance, in.State)
-	}
-	return nil
-}
-
-func (s *stage) approved(ctx context.Context) (simgithub.Run, error) {
+func (s *show) approved(ctx context.Context) (simgithub.Run, error) {
 	s.tell.act(1, "An approved deploy runs on a host of its own, and the host is gone afterwards")
 	run, err := s.deploy(world.Deploy("v2.0.0", "bob", "bob", time.Second), "carol")
 	if err != nil {
 		return run, err
 	}
-	r, err := s.sealed(ctx, run.JobID)
+	r, err := s.Sealed(ctx, run.JobID, patience)
 	if err != nil {
 		return run, err
 	}
-	if err := s.succeeded(run); err != nil {
+	if err := s.Succeeded(run); err != nil {
 		return run, err
 	}
-	if err := s.gone(r); err != nil {
+	if err := s.Gone(r); err != nil {
 		return run, err
 	}
 	s.tell.held("the deploy succeeded on %s, which EC2 shows terminated", r.Instance)
 	return run, nil
 }
 
-func (s *stage) succeeded(run simgithub.Run) error {
-	if job, _ := s.world.GitHub.Job(run.JobID); job.Conclusion != "success" {
-		return fmt.Errorf("GitHub says the job ended %q, want success", job.Conclusion)
-	}
-	return nil
-}
-
-func (s *stage) selfApproved(ctx context.Context) error {
+func (s *show) selfApproved(ctx context.Context) error {
 	s.tell.act(2, "A deploy that its author approved is denied before a runner exists")
-	before, err := s.view(ctx)
+	before, err := s.Ask(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,8 +112,8 @@ func (s *stage) selfApproved(ctx context.Context) error {
 	}
 	s.tell.line("  (GitHub allows this: bob started the run, and only the starter may not approve)")
 	var denied supervisor.JobView
-	err = s.until(ctx, "the job is denied and its run cancelled", patience, func() (bool, error) {
-		v, err := s.view(ctx)
+	err = s.Until(ctx, "the job is denied and its run cancelled", patience, func() (bool, error) {
+		v, err := s.Ask(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -199,11 +126,11 @@ func (s *stage) selfApproved(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := s.view(ctx)
+	after, err := s.Ask(ctx)
 	if err != nil {
 		return err
 	}
-	job, _ := s.world.GitHub.Job(run.JobID)
+	job, _ := s.World.GitHub.Job(run.JobID)
 	switch {
 	case !slices.Contains(denied.Reasons, "approver-is-author"):
 		return fmt.Errorf("denied because %v, want approver-is-author", denied.Reasons)
@@ -218,14 +145,14 @@ func (s *stage) selfApproved(ctx context.Context) error {
 
 // branchPinned hands a runner that was made for an approved job to another
 // one, as GitHub may.
-func (s *stage) branchPinned(ctx context.Context) error {
+func (s *show) branchPinned(ctx context.Context) error {
 	s.tell.act(3, "A job of a branch-pinned workflow reaches a host, and is refused there")
 	spec := world.Deploy("v2.0.2", "bob", "bob", time.Second)
 	good, err := s.dispatch(spec)
 	if err != nil {
 		return err
 	}
-	s.pairs.holdBack(good.JobID, true)
+	s.Director.HoldBack(good.JobID, true)
 	if err := s.approve(good, "dave"); err != nil {
 		return err
 	}
@@ -239,29 +166,29 @@ func (s *stage) branchPinned(ctx context.Context) error {
 		return err
 	}
 	s.tell.line("  (somebody let the branch into the runner group, and GitHub is about to give the idle runner to it)")
-	s.pairs.pair(bad.JobID, string(idle[0].Name))
+	s.Director.Pair(bad.JobID, string(idle[0].Name))
 	if err := s.approve(bad, "carol"); err != nil {
 		return err
 	}
 	if err := s.refused(ctx, bad); err != nil {
 		return err
 	}
-	s.pairs.holdBack(good.JobID, false)
+	s.Director.HoldBack(good.JobID, false)
 	s.tell.line("  (the approved job is still waiting; it gets another host)")
-	r, err := s.sealed(ctx, good.JobID)
+	r, err := s.Sealed(ctx, good.JobID, patience)
 	if err != nil {
 		return err
 	}
 	if r.Instance == idle[0].Instance {
 		return fmt.Errorf("the approved job ran on %s, which had received the refused one", r.Instance)
 	}
-	return s.succeeded(good)
+	return s.Succeeded(good)
 }
 
-func (s *stage) refused(ctx context.Context, bad simgithub.Run) error {
+func (s *show) refused(ctx context.Context, bad simgithub.Run) error {
 	var refused supervisor.JobView
-	err := s.until(ctx, "the job is refused at the host", patience, func() (bool, error) {
-		v, err := s.view(ctx)
+	err := s.Until(ctx, "the job is refused at the host", patience, func() (bool, error) {
+		v, err := s.Ask(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -276,7 +203,7 @@ func (s *stage) refused(ctx context.Context, bad simgithub.Run) error {
 	if err != nil {
 		return err
 	}
-	job, _ := s.world.GitHub.Job(bad.JobID)
+	job, _ := s.World.GitHub.Job(bad.JobID)
 	switch {
 	case job.StepsRan || job.HookSucceeded:
 		return errors.New("a step of the refused job ran")
@@ -288,9 +215,9 @@ func (s *stage) refused(ctx context.Context, bad simgithub.Run) error {
 }
 
 // idle waits until every one of these jobs has caused a runner that is idle.
-func (s *stage) idle(ctx context.Context, runs ...simgithub.Run) (found []supervisor.RunnerView, err error) {
-	err = s.until(ctx, "a runner is idle for each job", patience, func() (bool, error) {
-		v, err := s.view(ctx)
+func (s *show) idle(ctx context.Context, runs ...simgithub.Run) (found []supervisor.RunnerView, err error) {
+	err = s.Until(ctx, "a runner is idle for each job", patience, func() (bool, error) {
+		v, err := s.Ask(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -309,7 +236,7 @@ func (s *stage) idle(ctx context.Context, runs ...simgithub.Run) (found []superv
 	return found, err
 }
 
-func (s *stage) crossed(ctx context.Context) error {
+func (s *show) crossed(ctx context.Context) error {
 	s.tell.act(4, "GitHub gives two jobs each other's runners, and the record names the right hosts")
 	var runs []simgithub.Run
 	for i, approver := range []string{"carol", "dave"} {
@@ -317,7 +244,7 @@ func (s *stage) crossed(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.pairs.holdBack(run.JobID, true)
+		s.Director.HoldBack(run.JobID, true)
 		if err := s.approve(run, approver); err != nil {
 			return err
 		}
@@ -327,18 +254,18 @@ func (s *stage) crossed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.pairs.pair(runs[0].JobID, string(idle[1].Name))
-	s.pairs.pair(runs[1].JobID, string(idle[0].Name))
+	s.Director.Pair(runs[0].JobID, string(idle[1].Name))
+	s.Director.Pair(runs[1].JobID, string(idle[0].Name))
 	for i, run := range runs {
-		r, err := s.sealed(ctx, run.JobID)
+		r, err := s.Sealed(ctx, run.JobID, patience)
 		if err != nil {
 			return err
 		}
-		job, _ := s.world.GitHub.Job(run.JobID)
+		job, _ := s.World.GitHub.Job(run.JobID)
 		if string(r.Name) != job.RunnerName || r.Cause == r.Job || r.Instance != idle[1-i].Instance {
 			return fmt.Errorf("job %s: the record says %s on %s, GitHub says %s", run.JobID, r.Name, r.Instance, job.RunnerName)
 		}
-		if err := errors.Join(s.gone(r), s.succeeded(run)); err != nil {
+		if err := errors.Join(s.Gone(r), s.Succeeded(run)); err != nil {
 			return err
 		}
 	}
@@ -346,26 +273,26 @@ func (s *stage) crossed(ctx context.Context) error {
 	return nil
 }
 
-func (s *stage) killed(ctx context.Context) error {
+func (s *show) killed(ctx context.Context) error {
 	s.tell.act(5, "The daemon is killed with SIGKILL in the middle of a job")
 	run, err := s.deploy(world.Deploy("v2.2.0", "bob", "bob", 5*time.Second), "carol")
 	if err != nil {
 		return err
 	}
-	err = s.until(ctx, "the job runs", patience, func() (bool, error) {
-		job, _ := s.world.GitHub.Job(run.JobID)
+	err = s.Until(ctx, "the job runs", patience, func() (bool, error) {
+		job, _ := s.World.GitHub.Job(run.JobID)
 		return job.HookSucceeded, nil
 	})
 	if err != nil {
 		return err
 	}
-	s.tell.does("kill -9 %d", s.daemon.cmd.Process.Pid)
-	if err := s.daemon.kill(); err != nil {
+	s.tell.does("kill -9 %d", s.daemon.PID())
+	if err := s.daemon.Kill(); err != nil {
 		return err
 	}
 	s.tell.line("  (the job goes on: it needs no daemon; GitHub keeps the dead daemon's session for a while)")
 	select {
-	case <-time.After(sessionTTL + time.Second):
+	case <-time.After(stage.SessionTTL + time.Second):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -373,22 +300,22 @@ func (s *stage) killed(ctx context.Context) error {
 	if err := s.startDaemon(ctx); err != nil {
 		return err
 	}
-	r, err := s.sealed(ctx, run.JobID)
+	r, err := s.Sealed(ctx, run.JobID, patience)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.succeeded(run), s.gone(r)); err != nil {
+	if err := errors.Join(s.Succeeded(run), s.Gone(r)); err != nil {
 		return err
 	}
 	s.tell.held("the job succeeded and is sealed; nothing was lost and nothing done twice")
 	return nil
 }
 
-func (s *stage) linger(ctx context.Context) error {
-	fmt.Fprintf(s.tell.out, "\nEverything stays up. The status page: %s/statusz\n", s.statusURL)
-	fmt.Fprintf(s.tell.out, "  %s status --url %s --ca %s\n", s.opts.binary, s.statusURL, s.file("tls/ca.pem"))
-	fmt.Fprintf(s.tell.out, "  %s freeze CVE-2026-0001 --url %s --ca %s --cert %s --key %s\n", s.opts.binary, s.statusURL,
-		s.file("tls/ca.pem"), s.file("tls/oncall.pem"), s.file("tls/oncall.key"))
+func (s *show) linger(ctx context.Context) error {
+	fmt.Fprintf(s.tell.out, "\nEverything stays up. The status page: %s/statusz\n", s.daemon.StatusURL)
+	fmt.Fprintf(s.tell.out, "  %s status --url %s --ca %s\n", s.opts.binary, s.daemon.StatusURL, s.File("tls/ca.pem"))
+	fmt.Fprintf(s.tell.out, "  %s freeze CVE-2026-0001 --url %s --ca %s --cert %s --key %s\n", s.opts.binary, s.daemon.StatusURL,
+		s.File("tls/ca.pem"), s.File("tls/oncall.pem"), s.File("tls/oncall.key"))
 	fmt.Fprintln(s.tell.out, "Ctrl-C ends it and verifies the evidence.")
 	<-ctx.Done()
 	return nil

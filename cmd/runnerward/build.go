@@ -117,6 +117,7 @@ func build(ctx context.Context, cfg *config.Config, logger *zap.Logger, front *f
 		meter.record(rec, state)
 		publishRoot(rec)
 	}
+	opts.OnRebuff = front.server.Rebuffed
 	if d.supervisor, err = supervisor.New(opts, records); err != nil {
 		return nil, errors.Join(err, d.close())
 	}

@@ -73,7 +73,7 @@ func runnerRows(v supervisor.View) [][]string {
 			pending = "not yet gone: " + list(r.Pending, func(s runner.Stage) string { return string(s) })
 		}
 		rows = append(rows, []string{string(r.Name), r.Instance, string(r.Phase), age(v, r.Since), string(r.Job),
-			sentence(overdue, r.Outcome, pending, r.Problem)})
+			sentence(overdue, r.Outcome, pending, r.Pod, r.Problem)})
 	}
 	return rows
 }

@@ -175,7 +175,7 @@ func cut(s string, limit int) string {
 // severity marks what somebody should look at.
 func severity(reason string) string {
 	switch reason {
-	case "Refused", "Retired", "TeardownOverdue", "StrayPod":
+	case "Refused", "Retired", "TeardownOverdue", "StrayPod", "Rebuffed", "PodTrouble", "HostSilent":
 		return corev1.EventTypeWarning
 	}
 	return corev1.EventTypeNormal

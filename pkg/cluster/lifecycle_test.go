@@ -6,6 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 )
@@ -70,6 +76,112 @@ func TestExitCodesBecomePhasesAndReasons(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAPodIsExplainedByTheWordThatSaysMost reads statuses as kubelets and
+// controllers write them.
+func TestAPodIsExplainedByTheWordThatSaysMost(t *testing.T) {
+	waiting := func(name, reason string) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}
+	}
+	ended := func(reason string, code int32) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: "runner", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code}}}
+	}
+	target := func(status corev1.ConditionStatus, reason string) corev1.PodCondition {
+		return corev1.PodCondition{Type: corev1.DisruptionTarget, Status: status, Reason: reason}
+	}
+	list := func(s ...corev1.ContainerStatus) []corev1.ContainerStatus { return s }
+	for want, statuses := range map[string][]corev1.PodStatus{
+		"": {
+			{Phase: corev1.PodRunning, ContainerStatuses: list(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})},
+			{Phase: corev1.PodSucceeded, ContainerStatuses: list(ended("Completed", 0))},
+			{Phase: corev1.PodFailed, Reason: "The node was low on memory"}, // not a machine's word
+			{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{target(corev1.ConditionFalse, "PreemptionByScheduler")}},
+		},
+		// The init container's image: the runner's container waits for its turn.
+		"ImagePullBackOff": {{Phase: corev1.PodPending, InitContainerStatuses: list(waiting("agent", "ImagePullBackOff")), ContainerStatuses: list(waiting("runner", "PodInitializing"))}},
+		"ErrImagePull":     {{Phase: corev1.PodPending, InitContainerStatuses: list(ended("Completed", 0)), ContainerStatuses: list(waiting("runner", "ErrImagePull"))}},
+		"PodInitializing":  {{Phase: corev1.PodPending, InitContainerStatuses: list(corev1.ContainerStatus{}), ContainerStatuses: list(waiting("runner", "PodInitializing"))}},
+		"OOMKilled":        {{Phase: corev1.PodFailed, ContainerStatuses: list(ended("OOMKilled", 137))}},
+		"StartError":       {{Phase: corev1.PodFailed, InitContainerStatuses: list(ended("StartError", 128)), ContainerStatuses: list(waiting("runner", "PodInitializing"))}},
+		"Evicted":          {{Phase: corev1.PodFailed, Reason: "Evicted", Conditions: []corev1.PodCondition{target(corev1.ConditionTrue, "TerminationByKubelet")}, ContainerStatuses: list(ended("Error", 137))}},
+		"DeletionByTaintManager": {
+			{Phase: corev1.PodFailed, Conditions: []corev1.PodCondition{target(corev1.ConditionTrue, "DeletionByTaintManager")}, ContainerStatuses: list(ended("Error", 143))},
+			{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{target(corev1.ConditionTrue, "DeletionByTaintManager")}},
+		},
+	} {
+		for _, st := range statuses {
+			client := fake.NewSimpleClientset(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "runner-a", Namespace: namespace}, Status: st})
+			c, err := cluster.New(client, options(), zap.NewNop())
+			must(t, "New", err)
+			pod, err := c.Pod(t.Context(), "runner-a")
+			must(t, "Pod", err)
+			if pod.Reason != want || pod.Phase != runner.PodPhase(st.Phase) || pod.Deleting {
+				t.Errorf("%+v: %s %q, want %q", st, pod.Phase, pod.Reason, want)
+			}
+		}
+	}
+}
+
+func TestAKubeletThatIsCutOffHoldsItsPod(t *testing.T) {
+	ended := make(chan struct{})
+	container := func(ctx context.Context, ct simcluster.Container) int {
+		defer close(ended)
+		return untilKilled(ctx, ct)
+	}
+	lifecycle(t, container, func(t *testing.T, w world) {
+		if !w.sim.SilenceNode("node-1") {
+			t.Fatal("SilenceNode(node-1) = false, want true")
+		}
+		advance(51 * time.Second)
+		nodes, err := w.Nodes(t.Context())
+		must(t, "Nodes", err)
+		if len(nodes) != 1 || nodes[0].Ready {
+			t.Errorf("Nodes() = %+v, want one that is not ready", nodes)
+		}
+		advance(300 * time.Second)
+		if pod := w.phase(t, "runner-a"); pod.Phase != runner.PodRunning || pod.Reason != "DeletionByTaintManager" || !pod.Deleting {
+			t.Errorf("pod is %+v, want it running and being taken away", pod)
+		}
+		must(t, "delete by force", w.DeletePod(t.Context(), "runner-a", 0))
+		w.want(t, runner.PodGone, "")
+		select {
+		case <-ended:
+			t.Error("the container ended, though nobody could tell its kubelet")
+		default:
+		}
+		w.sim.RemoveNode("node-1") // its machine ends
+		<-ended
+	})
+}
+
+func TestAnImageThatCannotBePulledShowsAndMends(t *testing.T) {
+	lifecycle(t, untilStopped, func(t *testing.T, w world) {
+		w.want(t, runner.PodRunning, "")
+		for image, c := range map[string]struct{ reason, then string }{
+			options().AgentImage:  {"ErrImagePull", "ImagePullBackOff"},
+			options().RunnerImage: {"InvalidImageName", "InvalidImageName"},
+		} {
+			w.sim.FailPull(image, c.reason)
+			spec := podSpec("runner-b")
+			must(t, "create", w.EnsurePod(t.Context(), spec))
+			synctest.Wait()
+			if pod := w.phase(t, "runner-b"); pod.Phase != runner.PodPending || pod.Reason != c.reason {
+				t.Errorf("pod is %+v, want Pending, %s", pod, c.reason)
+			}
+			advance(2 * time.Second)
+			if pod := w.phase(t, "runner-b"); pod.Phase != runner.PodPending || pod.Reason != c.then {
+				t.Errorf("pod is %+v, want Pending, %s", pod, c.then)
+			}
+			w.sim.MendPull(image)
+			advance(time.Minute)
+			if pod := w.phase(t, "runner-b"); pod.Phase != runner.PodRunning {
+				t.Errorf("pod is %+v once the image is there, want Running", pod)
+			}
+			must(t, "delete", w.DeletePod(t.Context(), "runner-b", 0))
+			synctest.Wait()
+		}
+	})
 }
 
 func TestTheContainerSeesItsIdentityAndFiles(t *testing.T) {

@@ -63,14 +63,20 @@ func strip(obj any) (any, error) {
 		}
 		return kept, nil
 	case *corev1.Pod:
-		return &corev1.Pod{
+		kept := &corev1.Pod{
 			ObjectMeta: metaOf(&o.ObjectMeta, AnnotationAuthorized),
 			Spec:       corev1.PodSpec{NodeName: o.Spec.NodeName},
 			Status: corev1.PodStatus{
 				Phase: o.Status.Phase, Reason: o.Status.Reason,
 				ContainerStatuses: statesOf(o.Status.ContainerStatuses), InitContainerStatuses: statesOf(o.Status.InitContainerStatuses),
 			},
-		}, nil
+		}
+		for _, cond := range o.Status.Conditions {
+			if cond.Type == corev1.DisruptionTarget {
+				kept.Status.Conditions = append(kept.Status.Conditions, corev1.PodCondition{Type: cond.Type, Status: cond.Status, Reason: cond.Reason})
+			}
+		}
+		return kept, nil
 	}
 	// The last known state of something deleted was stripped when it came.
 	return obj, nil

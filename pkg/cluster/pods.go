@@ -27,6 +27,8 @@ func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error 
 	if pod, ok := c.cachedPod(spec.Runner); ok && string(pod.UID) == c.ensured.of(spec.Runner) && same(pod, want) == nil {
 		return nil
 	}
+	// Whatever comes of the call, that it was gone before says nothing any more.
+	c.gone.keep(spec.Runner, "")
 	api := c.client.CoreV1().Pods(c.opts.Namespace)
 	made, err := api.Create(ctx, want, metav1.CreateOptions{})
 	switch {
@@ -84,6 +86,11 @@ func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
 	} else if !ok && c.stillGone(name) {
 		return runner.Pod{Name: string(name), Phase: runner.PodGone}, nil
 	}
+	return c.PodNow(ctx, name)
+}
+
+// PodNow says how the runner's pod is, as the API server has it.
+func (c *Cluster) PodNow(ctx context.Context, name runner.Name) (runner.Pod, error) {
 	pod, err := c.client.CoreV1().Pods(c.opts.Namespace).Get(ctx, string(name), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -117,7 +124,7 @@ func known(pod *corev1.Pod) (runner.Pod, error) {
 func podOf(pod *corev1.Pod) runner.Pod {
 	return runner.Pod{
 		Name: pod.Name, UID: string(pod.UID), NodeName: pod.Spec.NodeName,
-		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod),
+		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod), Deleting: pod.DeletionTimestamp != nil,
 	}
 }
 
@@ -162,21 +169,37 @@ func (c *Cluster) podSelector() string { return labels.SelectorFromSet(c.marks()
 var machineWord = regexp.MustCompile(`\A[A-Za-z0-9]{1,64}\z`)
 
 // reasonOf is the first machine word that explains the phase: the pod's own
-// (Evicted, DeadlineExceeded, NodeLost), then a container's (OOMKilled, Error,
-// ImagePullBackOff). Free text is never taken.
+// (Evicted, DeadlineExceeded), then who disrupted it (DeletionByTaintManager),
+// then a container's (OOMKilled, Error, ImagePullBackOff). Free text is never
+// taken.
+// https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
 func reasonOf(pod *corev1.Pod) string {
 	candidates := []string{pod.Status.Reason}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			candidates = append(candidates, c.Reason)
+		}
+	}
+	// Of containers that wait, the init containers come first: the others wait
+	// for them. That one merely waits its turn explains least.
+	var waiting, turn []string
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for _, s := range list {
+			if w := s.State.Waiting; w != nil && (w.Reason == "PodInitializing" || w.Reason == "ContainerCreating") {
+				turn = append(turn, w.Reason)
+			} else if w != nil {
+				waiting = append(waiting, w.Reason)
+			}
+		}
+	}
 	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
 		for _, s := range list {
 			if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
 				candidates = append(candidates, t.Reason)
 			}
-			if w := s.State.Waiting; w != nil {
-				candidates = append(candidates, w.Reason)
-			}
 		}
 	}
-	for _, c := range candidates {
+	for _, c := range slices.Concat(candidates, waiting, turn) {
 		if machineWord.MatchString(c) {
 			return c
 		}

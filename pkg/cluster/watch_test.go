@@ -256,6 +256,48 @@ func TestWhatWasJustWrittenIsRead(t *testing.T) {
 	})
 }
 
+// TestAPodThatWasGoneMayCome: the answer to its creation is lost, and the copy
+// has not heard of it.
+func TestAPodThatWasGoneMayCome(t *testing.T) {
+	follow(t, func(t *testing.T, f *followed) {
+		for range 2 {
+			if pod := f.phase(t, "runner-a"); pod.Phase != runner.PodGone {
+				t.Errorf("Pod() = %+v, want Gone", pod)
+			}
+		}
+		f.sim.Mute(true)
+		f.sim.Inject(simcluster.Fault{Verb: "create", Resource: "pods", After: true, Err: simcluster.TimedOut()})
+		if f.EnsurePod(t.Context(), podSpec("runner-a")) == nil {
+			t.Error("EnsurePod = nil with a lost answer, want an error")
+		}
+		if pod := f.phase(t, "runner-a"); pod.Phase != runner.PodPending {
+			t.Errorf("Pod() = %+v, want Pending", pod)
+		}
+		f.sim.Mute(false)
+	})
+}
+
+func TestNowIsAskedForEachTime(t *testing.T) {
+	follow(t, func(t *testing.T, f *followed) {
+		must(t, "create", f.EnsurePod(t.Context(), podSpec("runner-a")))
+		f.settle()
+		f.sim.Mute(true)
+		f.update(t, cordon)
+		if n := f.asked(func() {
+			nodes, err := f.NodesNow(t.Context())
+			if err != nil || len(nodes) != 1 || !nodes[0].Cordoned {
+				t.Errorf("NodesNow() = %v, %v, want the cordoned one", nodes, err)
+			}
+			if pod, err := f.PodNow(t.Context(), "runner-a"); err != nil || pod.Phase != runner.PodPending {
+				t.Errorf("PodNow() = %v, %v, want Pending", pod, err)
+			}
+		}); n != 2 {
+			t.Errorf("%d calls were made, want 2", n)
+		}
+		f.sim.Mute(false)
+	})
+}
+
 func TestAPodIsGoneOnlyWhenTheAPIServerSaysSo(t *testing.T) {
 	follow(t, func(t *testing.T, f *followed) {
 		must(t, "create", f.EnsurePod(t.Context(), podSpec("runner-a")))

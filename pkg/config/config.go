@@ -126,6 +126,9 @@ type Limits struct {
 	SurplusGrace time.Duration `yaml:"surplusGrace"`
 	HookGrace    time.Duration `yaml:"hookGrace"`
 	JobTTL       time.Duration `yaml:"jobTTL"`
+	// SilentFor is how long the kubelet of a host in use may say nothing before
+	// its runner is given up and the host ended, whatever its pod is said to do.
+	SilentFor time.Duration `yaml:"silentFor"`
 	// EscalateAfter is how long the node group may take to begin the end of a
 	// host before EC2 is asked directly, around hooks and drains.
 	EscalateAfter time.Duration `yaml:"escalateAfter"`
@@ -338,7 +341,7 @@ func defaults() Config {
 			MaxRunners: 6, MaxAttempts: 3,
 			DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
 			IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute,
-			JobTTL: 2 * time.Hour, EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
+			JobTTL: 2 * time.Hour, SilentFor: 10 * time.Minute, EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 		},
 		Supervisor: Supervisor{Tick: 2 * time.Second},
 		Hosts:      Hosts{Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},

@@ -85,7 +85,7 @@ func TestTheExampleConvertsToWhatTheCoreNeeds(t *testing.T) {
 	}
 	if got, want := c.RunnerLimits(), (runner.Limits{
 		MaxRunners: 6, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
-		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: 2 * time.Hour,
+		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: 2 * time.Hour, SilentFor: 10 * time.Minute,
 		EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}); got != want {
 		t.Errorf("RunnerLimits() = %+v, want %+v", got, want)
@@ -229,6 +229,7 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 		"a null":                         {"idleTTL: 4m", "idleTTL:", "limits.idleTTL: no value, which would hide the default"},
 		"a duration of letters":          {"idleTTL: 4m", "idleTTL: soon", `limits.idleTTL: "soon" is not a duration`},
 		"a negative duration":            {"idleTTL: 4m", "idleTTL: -4m", "limits.idleTTL: -4m0s is not a time to wait"},
+		"silent longer than a job":       {"silentFor: 10m", "silentFor: 3h", "limits.silentFor: 3h0m0s is not shorter than limits.jobTTL (2h0m0s)"},
 		"idle longer than a job":         {"idleTTL: 4m", "idleTTL: 3h", "limits.idleTTL: 3h0m0s is not shorter than limits.jobTTL (2h0m0s)"},
 		"half a second":                  {"maxFactsAge: 2m", "maxFactsAge: 1500ms", "pool.maxFactsAge: 1.5s is not a number of whole seconds"},
 		"an account without quotes":      {`accounts: ["111122223333"]`, "accounts: [111122223333]", `(put it in quotes: "111122223333")`},

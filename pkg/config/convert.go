@@ -37,7 +37,7 @@ func (c *Config) RunnerLimits() runner.Limits {
 	return runner.Limits{
 		MaxRunners: l.MaxRunners, MaxAttempts: l.MaxAttempts, AuthorizedFor: c.Pool.MaxStartAge,
 		DecideBy: l.DecideBy, BindBy: l.BindBy, ReleaseBy: l.ReleaseBy, IdleTTL: l.IdleTTL, SurplusGrace: l.SurplusGrace,
-		HookGrace: l.HookGrace, JobTTL: l.JobTTL, EscalateAfter: l.EscalateAfter, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
+		HookGrace: l.HookGrace, JobTTL: l.JobTTL, SilentFor: l.SilentFor, EscalateAfter: l.EscalateAfter, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
 		Warm: c.Hosts.Warm, PrelaunchFor: c.Hosts.PrelaunchFor,
 	}
 }

@@ -132,12 +132,13 @@ func (v *validation) limits() {
 		d   time.Duration
 	}{
 		{"decideBy", l.DecideBy}, {"bindBy", l.BindBy}, {"releaseBy", l.ReleaseBy}, {"idleTTL", l.IdleTTL},
-		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL},
+		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL}, {"silentFor", l.SilentFor},
 		{"escalateAfter", l.EscalateAfter}, {"teardownBy", l.TeardownBy}, {"concludeGrace", l.ConcludeGrace},
 	} {
 		v.positive("limits."+d.key, d.d)
 	}
 	v.before("limits.idleTTL", l.IdleTTL, "limits.jobTTL", l.JobTTL)
+	v.before("limits.silentFor", l.SilentFor, "limits.jobTTL", l.JobTTL)
 	v.before("limits.surplusGrace", l.SurplusGrace, "limits.idleTTL", l.IdleTTL)
 	v.before("limits.hookGrace", l.HookGrace, "limits.jobTTL", l.JobTTL)
 	v.before("limits.escalateAfter", l.EscalateAfter, "limits.teardownBy", l.TeardownBy)

@@ -268,12 +268,16 @@ func courseOfRunner(f *facts, r *runner.Runner) {
 	}
 	if e := r.Retired; e != nil {
 		f.add(e.Index, "retired", "%s, %s", when(e.At), e.Event.Cause)
+		f.add(e.Index, "pod, as the cluster said", "%s", e.Event.PodReason)
 	}
 	if e := r.Completed; e != nil {
 		f.add(e.Index, "completed", "%s, pod %s", when(e.At), strings.TrimSpace(fmt.Sprint(e.Event.PodPhase, " ", e.Event.PodReason)))
 	}
 	if e := r.Cancelled; e != nil {
 		f.add(e.Index, "run cancelled", "%s%s", when(e.At), byForce(e.Event))
+	}
+	for _, e := range r.Rebuffs {
+		f.add(e.Index, "turned away", "%s, at gate %s: %s", when(e.At), e.Event.Gate, rebuffText(e.Event))
 	}
 	courseOfHost(f, r)
 }

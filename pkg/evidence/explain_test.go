@@ -164,6 +164,62 @@ func TestJobsThatDidNotRunSayWhy(t *testing.T) {
 	wantText(t, waiting, "Outcome: allowed, not started.")
 }
 
+// TestWhoWasTurnedAwayIsToldInWords: every cause at every gate has words of its
+// own, none of them the bare code.
+func TestWhoWasTurnedAwayIsToldInWords(t *testing.T) {
+	f := newForge(t)
+	s, c := f.script(), runnertest.NewCast(0)
+	story := runnertest.CompletedStory()
+	if err := s.Tell(c, story[:len(story)-1]); err != nil {
+		t.Fatal(err)
+	}
+	own := runner.Caller{Namespace: "gha-runners", ServiceAccount: "hipaa-prod-runner", PodUID: c.PodUID, NodeName: c.Host.NodeName, NodeUID: c.Host.NodeUID}
+	other := own
+	other.PodUID, other.NodeName, other.NodeUID = "0aa1-stranger", "ip-10-9-9-9.ec2.internal", "0bb2-stranger"
+	records := 0
+	for _, gate := range []runner.Gate{runner.GateClaim, runner.GateStart} {
+		for _, cause := range runner.RebuffCauses(gate) {
+			e := runner.Rebuffed{Runner: c.Runner, Gate: gate, Cause: cause, Caller: &other}
+			switch cause {
+			case runner.RebuffRejected:
+				e.Caller = nil
+			case runner.RebuffReplay:
+				e.Caller = &own
+			case runner.RebuffOtherAccount:
+				e.Caller = &runner.Caller{}
+			}
+			if err := s.Must(e); err != nil {
+				t.Fatal(err)
+			}
+			records++
+		}
+	}
+	if err := s.Tell(c, []runner.Kind{runner.KindSealed}); err != nil {
+		t.Fatal(err)
+	}
+	x, text := explain(t, verify(t, f.publish().files, f.root), c.JobURL())
+	said := map[string]bool{}
+	for _, a := range x.Stories[0].Answers {
+		for _, fact := range a.Facts {
+			if fact.Name != "turned away" {
+				continue
+			}
+			records--
+			_, words, _ := strings.Cut(fact.Value, ": ")
+			what, _, _ := strings.Cut(words, ";")
+			said[what] = true
+			if !strings.Contains(what, " ") {
+				t.Errorf("a cause without words: %s", fact.Value)
+			}
+		}
+	}
+	if records != 0 || len(said) != 10 {
+		t.Errorf("%d records are not told, %d causes have words of their own, want 0 and 10", records, len(said))
+	}
+	wantText(t, text, "at gate claim: somebody presented a genuine token of another pod; the cluster names account gha-runners/hipaa-prod-runner, pod uid 0aa1-stranger, node ip-10-9-9-9.ec2.internal, uid 0bb2-stranger",
+		"of another account; it named neither account nor pod", "(expired, forged, or of a pod that was gone)")
+}
+
 func TestAQuestionWithoutAnAnswerSaysWhatWasSearched(t *testing.T) {
 	rep, casts := theLog(t)
 	for query, want := range map[string]string{

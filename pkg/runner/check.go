@@ -227,6 +227,8 @@ func (s *State) checkRunner(v verdict, e Event) error {
 		return checkTerminated(v, s.Runners[e.Runner], e)
 	case Sealed:
 		return s.checkSealed(v, s.Runners[e.Runner], e)
+	case Rebuffed:
+		return checkRebuffed(v, s.Runners[e.Runner], e)
 	}
 	return v.breaks(7, "kind", "no rule for an event of kind %s", e.Kind())
 }

@@ -31,6 +31,7 @@ var decoders = map[Kind]func([]byte) (Event, error){
 	KindEnding:     decode[Ending],
 	KindTerminated: decode[Terminated],
 	KindSealed:     decode[Sealed],
+	KindRebuffed:   decode[Rebuffed],
 	KindReviewed:   decode[Reviewed],
 	KindAsked:      decode[Asked],
 	KindRuled:      decode[Ruled],

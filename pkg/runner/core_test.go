@@ -30,6 +30,7 @@ func everyEvent(t *testing.T) []runner.Event {
 		runner.Retired{Runner: "r9", Cause: runner.CauseIdle}, runner.Cancelled{Job: "z", Repository: "org/app", RunID: 1},
 		runner.Ending{Runner: "r9", InstanceID: "i-0123456789abcdef0", State: "shutting-down"},
 		runner.Overdue{Runner: "r9", Pending: []runner.Stage{runner.StageNode}, Since: epoch},
+		w.rebuffed("r9", runner.GateClaim, runner.RebuffOtherPod),
 	}
 	for _, line := range lifePaths()[0][1:] {
 		f := append(strings.Fields(line), "", "", "")
@@ -146,7 +147,8 @@ func TestMatrix(t *testing.T) {
 	lines := lifePaths()[0][1:]
 	verbs := []string{"offer a", "authorize a", "deny a no", "report a r1", "conclude a succeeded", "claim r1 a h1", "claim r2 a h1", "claim r2 a h2",
 		"bind r1", "release r1", "start r1 a", "refuse r1 a no", "retire r1 idle", "complete r1", "cancel-job a", "cancel-runner r1",
-		"teardown r1", "overdue r1", "terminated r1", "seal r1"}
+		"teardown r1", "overdue r1", "terminated r1", "seal r1", "rebuff r1 claim token-rejected", "rebuff r1 claim second-pod",
+		"rebuff r1 claim replay", "rebuff r1 claim runner-over", "rebuff r1 start not-bound"}
 	var out strings.Builder
 	tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(tw, "event \\ after\tnothing")

@@ -9,8 +9,8 @@ type Kind string
 // perhaps reported, then concluded; a job that GitHub took back is offered
 // again. A runner's chain is claimed, bound, released, then started, refused or
 // retired, completed when a job ran to its end, and always teardown, ending,
-// terminated, sealed, with overdue in between when it is late. Cancelled stands
-// in either.
+// terminated, sealed, with overdue in between when it is late, and rebuffed
+// anywhere before the seal. Cancelled stands in either.
 const (
 	KindOpened    Kind = "opened"
 	KindHeartbeat Kind = "heartbeat"
@@ -37,6 +37,7 @@ const (
 	KindEnding     Kind = "ending"
 	KindTerminated Kind = "terminated"
 	KindSealed     Kind = "sealed"
+	KindRebuffed   Kind = "rebuffed"
 )
 
 // Chain names the sequence of records that an event belongs to: "log",
@@ -312,6 +313,8 @@ const (
 	CauseJobDeadline      Cause = "job-deadline"      // the job ran longer than allowed
 	CauseHostLost         Cause = "host-lost"         // somebody else took or replaced the node
 	CauseSecondJob        Cause = "second-job"        // another job reached a runner that had started one
+	CauseHostSilent       Cause = "host-silent"       // its kubelet said nothing for too long
+	CauseHostEnded        Cause = "host-ended"        // the cloud shows it over, and its pod was still said to be there
 )
 
 // Retired ends a runner that no job ran on to its end.

@@ -197,7 +197,10 @@ type Pod struct {
 	Name, UID, NodeName string
 	Phase               PodPhase
 	// Reason is Kubernetes' machine-readable reason, such as OOMKilled, or empty.
+	// It explains to people and decides nothing about a job.
 	Reason string
+	// Deleting says that somebody asked for its deletion.
+	Deleting bool
 }
 
 // PodIdentity is what TokenReview says about the bearer of a projected token.

@@ -19,6 +19,7 @@ type Limits struct {
 	SurplusGrace  time.Duration // released to retired when no job waits any more
 	HookGrace     time.Duration // GitHub says started, the hook has not asked
 	JobTTL        time.Duration // started to ended
+	SilentFor     time.Duration // a host whose kubelet says nothing, before its runner is given up
 	EscalateAfter time.Duration // teardown to the direct request, around the group
 	TeardownBy    time.Duration // ended to terminated, before the alarm
 	ConcludeGrace time.Duration // terminated to sealed while GitHub's result is missing
@@ -294,7 +295,7 @@ func (p *planner) demand() {
 		return cmp.Compare(p.Jobs[a].Authorized.Index, p.Jobs[b].Authorized.Index)
 	})
 	if p.Frozen == nil {
-		missing := min(len(waiting)-p.idle, p.lim.MaxRunners-p.open)
+		missing := p.allowed(min(len(waiting)-p.idle, p.lim.MaxRunners-p.open))
 		for _, id := range p.uncaused(waiting) {
 			if missing <= 0 {
 				break

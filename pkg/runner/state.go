@@ -52,6 +52,9 @@ type Runner struct {
 	Ending     *Of[Ending]
 	Terminated *Of[Terminated]
 	Sealed     *Of[Sealed]
+	// Rebuffs are in the order in which they were recorded: one for each gate
+	// and cause at most.
+	Rebuffs []Of[Rebuffed]
 }
 
 // Name is the runner's name.
@@ -300,6 +303,9 @@ func (s *State) foldRunner(rec Record) {
 		s.Runners[e.Runner].Terminated = of(rec, e)
 	case Sealed:
 		s.Runners[e.Runner].Sealed = of(rec, e)
+	case Rebuffed:
+		r := s.Runners[e.Runner]
+		r.Rebuffs = append(r.Rebuffs, *of(rec, e))
 	}
 }
 
@@ -308,7 +314,7 @@ func (s *State) foldRunner(rec Record) {
 // shows as assigned and never gives to anybody would use up host after host.
 func spends(c Cause) bool {
 	switch c {
-	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost, CauseIdle:
+	case CauseNeverBound, CauseNeverReleased, CauseRegistrationLost, CausePodFailed, CauseHostLost, CauseIdle, CauseHostSilent, CauseHostEnded:
 		return true
 	}
 	return false

@@ -83,6 +83,8 @@ func (w *world) command(f []string) (string, error) {
 		return w.narrateNext(), nil
 	case "given-up":
 		return w.givenUp(), nil
+	case "held-back":
+		return w.HeldBack(w.now, w.limits), nil
 	case "phases":
 		return w.phases(), nil
 	}
@@ -128,7 +130,7 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 	case "refuse":
 		return refused(a, b, c), nil
 	case "retire":
-		return runner.Retired{Runner: runner.Name(a), Cause: runner.Cause(b)}, nil
+		return runner.Retired{Runner: runner.Name(a), Cause: runner.Cause(b), PodReason: c}, nil
 	case "complete":
 		return w.completed(a), nil
 	case "cancel-job":
@@ -156,6 +158,10 @@ func (w *world) event(verb, a, b, c string) (runner.Event, error) {
 		return e, nil
 	case "seal":
 		return w.Seal(runner.Name(a)), nil
+	case "rebuff":
+		return w.rebuffed(a, runner.Gate(b), runner.RebuffCause(c)), nil
+	case "open":
+		return runner.Opened{Version: "v1", Instance: "pod-1", ConfigDigest: runner.DigestOf(nil), PolicyDigest: runner.DigestOf(nil), RootDigest: runner.DigestOf(nil)}, nil
 	case "freeze":
 		return runner.Frozen{By: "cert:oncall", Reason: "CVE-2026-1"}, nil
 	case "unfreeze":

@@ -44,12 +44,15 @@ func (n Node) InstanceID() (string, bool) {
 	return m[1], true
 }
 
+// CheckNodeReady says that the cluster hears from the node's kubelet.
+const CheckNodeReady = "node.ready"
+
 // Vet asks whether this node on this instance may serve a runner. Every check
 // that applies is listed, passed or not; the host is vetted when all pass. The
 // instance is what the cloud says, nil when it said nothing.
 func Vet(n Node, in *Instance, rules VetRules) []Check {
 	v := vetting{}
-	v.is("node.ready", n.Ready)
+	v.is(CheckNodeReady, n.Ready)
 	v.is("node.uncordoned", !n.Cordoned)
 	v.is("node.unclaimed", n.ClaimedBy == "")
 	v.known("node.bootId", n.BootID != "", true)

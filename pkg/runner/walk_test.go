@@ -35,6 +35,10 @@ func (w *world) candidates() []runner.Event {
 			runner.Ending{Runner: runner.Name(name), InstanceID: w.hostOf(name).InstanceID, State: "shutting-down"},
 			runner.Overdue{Runner: runner.Name(name), Pending: []runner.Stage{runner.StagePod}, Since: w.now})
 	}
+	// One runner's suffice: nothing depends on them, and each doubles the walk.
+	for _, cause := range []runner.RebuffCause{runner.RebuffSecondPod, runner.RebuffReplay} {
+		out = append(out, w.rebuffed("r1", runner.GateClaim, cause))
+	}
 	return out
 }
 
@@ -105,7 +109,7 @@ func (w *world) fingerprint() string {
 	}
 	for _, name := range sorted(w.Runners) {
 		r := w.Runners[name]
-		parts = append(parts, fmt.Sprintf("%s%s%s%s%t%t", name, r.Claimed.Event.Host.NodeName, r.Claimed.Event.Cause, r.Phase(), r.Started != nil, r.Released != nil))
+		parts = append(parts, fmt.Sprintf("%s%s%s%s%t%t%d", name, r.Claimed.Event.Host.NodeName, r.Claimed.Event.Cause, r.Phase(), r.Started != nil, r.Released != nil, len(r.Rebuffs)))
 	}
 	return strings.Join(parts, "|")
 }
@@ -117,6 +121,7 @@ func checkHistory(t *testing.T, history []runner.Record) {
 	kinds := map[runner.Chain][]runner.Kind{}
 	started := map[runner.JobID]int{}
 	authorized := map[runner.JobID]bool{}
+	rebuffs := map[string]bool{}
 	for _, rec := range history {
 		before := kinds[rec.Event.Chain()]
 		needs := func(kind runner.Kind) {
@@ -145,6 +150,16 @@ func checkHistory(t *testing.T, history []runner.Record) {
 			}
 		case runner.Completed:
 			needs(runner.KindStarted)
+		case runner.Rebuffed:
+			needs(runner.KindClaimed)
+			key := fmt.Sprint(e.Runner, e.Gate, e.Cause)
+			if rebuffs[key] {
+				t.Fatalf("rebuffed twice: %s", key)
+			}
+			rebuffs[key] = true
+			if e.Cause == runner.RebuffReplay {
+				needs(runner.KindReleased)
+			}
 		case runner.Terminated:
 			needs(runner.KindTeardown)
 		case runner.Sealed:

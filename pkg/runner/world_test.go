@@ -181,3 +181,23 @@ func (w *world) reported(job, name string) runner.Reported {
 	w.message++
 	return runner.Reported{Job: runner.JobID(job), Runner: runner.Name(name), RunnerID: 11, MessageID: w.message}
 }
+
+// rebuffed is somebody turned away at a runner's gate: its own pod where the
+// cause is what the pod did, another one otherwise.
+func (w *world) rebuffed(name string, gate runner.Gate, cause runner.RebuffCause) runner.Rebuffed {
+	h := w.hostOf(name)
+	caller := runner.Caller{Namespace: "gha-runners", ServiceAccount: "hipaa-prod-runner", PodUID: "pod-other",
+		NodeName: h.NodeName, NodeUID: h.NodeUID}
+	e := runner.Rebuffed{Runner: runner.Name(name), Gate: gate, Cause: cause, Caller: &caller}
+	switch cause {
+	case runner.RebuffRejected:
+		e.Caller = nil
+	case runner.RebuffReplay, runner.RebuffRunnerOver, runner.RebuffNotBound:
+		caller.PodUID = "pod-" + name
+	case runner.RebuffOtherNode:
+		caller.NodeName, caller.NodeUID = "node-other", "uid-other"
+	case runner.RebuffNoPod:
+		caller.PodUID, caller.NodeName, caller.NodeUID = "", "", ""
+	}
+	return e
+}

@@ -112,12 +112,13 @@ func busy() supervisor.View {
 	}
 	v.Runners = []supervisor.RunnerView{
 		{Name: "rw-7c4kq", Phase: runner.KindStarted, Since: noon.Add(-192 * time.Second), Instance: "i-0bbbbbbbbbbbbbbb2",
-			Node: "ip-10-0-1-6.ec2.internal", Job: "6a0f-1", Cause: "6a0f-2"},
+			Node: "ip-10-0-1-6.ec2.internal", Job: "6a0f-1", Cause: "6a0f-2",
+			Rebuffed: []supervisor.RebuffView{{Gate: runner.GateClaim, Cause: runner.RebuffOtherPod, Since: noon.Add(-time.Minute), Caller: &runner.Caller{PodUID: "0b2f"}}}},
 		{Name: "rw-old", Phase: runner.KindTeardown, Since: noon.Add(-20 * time.Minute), Instance: "i-0ccccccccccccccc3",
 			Node: "ip-10-0-1-7.ec2.internal", Job: "6a0f-4", Cause: "6a0f-4", Outcome: "completed", Overdue: true,
 			Pending: []runner.Stage{runner.StageInstance, runner.StageVolumes}, Problem: "terminate: UnauthorizedOperation"},
 		{Name: "rw-new", Phase: runner.KindClaimed, Since: noon, Instance: "i-0ddddddddddddddd4",
-			Node: "ip-10-0-1-8.ec2.internal", Cause: "6a0f-2"},
+			Node: "ip-10-0-1-8.ec2.internal", Cause: "6a0f-2", Pod: "the pod does not start: ImagePullBackOff"},
 		{Name: "rw-late", Phase: runner.KindSealed, Since: noon.Add(-3 * time.Hour), Instance: "i-0fffffffffffffff6",
 			Node: "ip-10-0-1-2.ec2.internal", Job: "6a0f-0", Cause: "6a0f-0", Outcome: "completed", Overdue: true},
 	}

@@ -51,6 +51,7 @@ type metrics struct {
 	started, completed *prometheus.CounterVec
 	startup, execution *prometheus.HistogramVec
 	denials            *prometheus.CounterVec
+	rebuffs            *prometheus.CounterVec
 	stolen             prometheus.Counter
 	teardown           prometheus.Histogram
 	buildInfo          *prometheus.GaugeVec
@@ -84,6 +85,8 @@ func newMetrics(o Options) *metrics {
 			"Time from a job's assignment to a runner to its end.", ghaBuckets()), ended),
 		denials: prometheus.NewCounterVec(counter("runnerward_denials_total",
 			"Reasons for which jobs were denied or refused; a job with two reasons counts under both."), []string{"reason"}),
+		rebuffs: prometheus.NewCounterVec(counter("runnerward_rebuffs_total",
+			"Callers who were turned away at a runner's gate, also those that are on record already."), []string{"gate", "cause"}),
 		stolen: prometheus.NewCounter(counter("runnerward_stolen_jobs_total",
 			"Jobs that ran on a runner made for another job.")),
 		teardown: prometheus.NewHistogram(histogram("runnerward_teardown_duration_seconds",
@@ -93,12 +96,17 @@ func newMetrics(o Options) *metrics {
 		}, []string{"version", "goversion", "fips", "fips_module"}),
 		gauges: newCollector(o),
 	}
+	for _, gate := range []runner.Gate{runner.GateClaim, runner.GateStart} {
+		for _, cause := range runner.RebuffCauses(gate) { // a series that is absent cannot be alerted on
+			m.rebuffs.WithLabelValues(string(gate), string(cause))
+		}
+	}
 	m.buildInfo.WithLabelValues(o.Version, runtime.Version(), strconv.FormatBool(o.FIPS.Enabled), o.FIPS.Module).Set(1)
 	return m
 }
 
 func (m *metrics) register(r *prometheus.Registry) {
-	r.MustRegister(m.started, m.completed, m.startup, m.execution, m.denials, m.stolen, m.teardown, m.buildInfo, m.gauges)
+	r.MustRegister(m.started, m.completed, m.startup, m.execution, m.denials, m.rebuffs, m.stolen, m.teardown, m.buildInfo, m.gauges)
 }
 
 // labels are the values of a job's labels, in the order of newMetrics.
@@ -137,6 +145,12 @@ func (s *Server) Denied(reasons []string) {
 	for _, code := range reasons {
 		s.metrics.denials.WithLabelValues(s.metrics.reasons.admit(word(code))).Inc()
 	}
+}
+
+// Rebuffed counts a caller who was turned away at a gate. The cause is empty
+// where it could not be found out. It is safe for concurrent use.
+func (s *Server) Rebuffed(gate runner.Gate, cause runner.RebuffCause) {
+	s.metrics.rebuffs.WithLabelValues(word(string(gate)), word(string(cause))).Inc()
 }
 
 // StolenJob counts a job that runs on a runner made for another job.

@@ -88,6 +88,10 @@ func TestOwnMetrics(t *testing.T) {
 	s.Denied([]string{"approval.self", "workflow.unpinned"})
 	s.Denied([]string{"approval.self", "free text with spaces"})
 	s.StolenJob()
+	s.Rebuffed(runner.GateClaim, runner.RebuffReplay)
+	s.Rebuffed(runner.GateClaim, runner.RebuffReplay)
+	s.Rebuffed(runner.GateClaim, "unknown-runner")
+	s.Rebuffed(runner.GateStart, "")
 	const want = `
 # HELP runnerward_can_deploy Whether a job that comes now would be served if the policy allows it.
 # TYPE runnerward_can_deploy gauge
@@ -135,6 +139,26 @@ runnerward_ledger_size 1234
 runnerward_ready{check="ledger"} 1
 runnerward_ready{check="posture"} 0
 runnerward_ready{check="queue"} 1
+# HELP runnerward_rebuffs_total Callers who were turned away at a runner's gate, also those that are on record already.
+# TYPE runnerward_rebuffs_total counter
+runnerward_rebuffs_total{cause="no-pod",gate="claim"} 0
+runnerward_rebuffs_total{cause="other-account",gate="claim"} 0
+runnerward_rebuffs_total{cause="other-audience",gate="claim"} 0
+runnerward_rebuffs_total{cause="other-node",gate="claim"} 0
+runnerward_rebuffs_total{cause="other-pod",gate="claim"} 0
+runnerward_rebuffs_total{cause="replay",gate="claim"} 2
+runnerward_rebuffs_total{cause="runner-over",gate="claim"} 0
+runnerward_rebuffs_total{cause="second-pod",gate="claim"} 0
+runnerward_rebuffs_total{cause="token-rejected",gate="claim"} 0
+runnerward_rebuffs_total{cause="unknown-runner",gate="claim"} 1
+runnerward_rebuffs_total{cause="no-pod",gate="start"} 0
+runnerward_rebuffs_total{cause="not-bound",gate="start"} 0
+runnerward_rebuffs_total{cause="other",gate="start"} 1
+runnerward_rebuffs_total{cause="other-account",gate="start"} 0
+runnerward_rebuffs_total{cause="other-audience",gate="start"} 0
+runnerward_rebuffs_total{cause="other-pod",gate="start"} 0
+runnerward_rebuffs_total{cause="second-pod",gate="start"} 0
+runnerward_rebuffs_total{cause="token-rejected",gate="start"} 0
 # HELP runnerward_runners Runners shown on the status page, by phase.
 # TYPE runnerward_runners gauge
 runnerward_runners{phase="bound"} 0
@@ -166,7 +190,7 @@ runnerward_teardown_overdue 1
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "runnerward_can_deploy", "runnerward_capacity",
 		"runnerward_denials_total", "runnerward_frozen", "runnerward_hosts", "runnerward_jobs", "runnerward_leader",
 		"runnerward_ledger_failing", "runnerward_ledger_last_append_timestamp_seconds", "runnerward_ledger_size",
-		"runnerward_ready", "runnerward_runners", "runnerward_seconds_since_last_poll", "runnerward_session",
+		"runnerward_ready", "runnerward_rebuffs_total", "runnerward_runners", "runnerward_seconds_since_last_poll", "runnerward_session",
 		"runnerward_stolen_jobs_total", "runnerward_teardown_overdue"); err != nil {
 		t.Error(err)
 	}

@@ -276,6 +276,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 			views = append(views, v)
 		}
 		s.noteUnfit(hosts, time.Now())
+		s.noteSilence(hosts, time.Now())
 		s.hosts.Store(&views)
 		s.publishLocked()
 		return nil
@@ -325,8 +326,12 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if err != nil {
 		return false, fmt.Errorf("look at the pod: %w", err)
 	}
-	if pod.Phase.Terminal() {
+	pod = s.sawPod(r, pod)
+	switch {
+	case pod.Phase.Terminal():
 		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
+	case pod.Phase == runner.PodPending && runner.Hopeless(pod.Reason):
+		return s.retire(ctx, name, runner.CauseNeverBound, pod.Reason)
 	}
 	return false, nil
 }
@@ -348,15 +353,24 @@ func (s *Supervisor) protect(ctx context.Context, name runner.Name, host runner.
 // being found keeps its runner, unless the reason holds for it as well.
 func (s *Supervisor) retire(ctx context.Context, name runner.Name, cause runner.Cause, podReason string) (bool, error) {
 	_, err := s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
-		if r := st.Runners[name]; r != nil && r.Started != nil && cause != runner.CauseJobDeadline && cause != runner.CauseSecondJob {
+		if r := st.Runners[name]; r != nil && r.Started != nil && !endsAJob(cause) {
 			return nil, runner.ErrRecorded
 		}
 		return runner.Retired{Runner: name, Cause: cause, PodReason: podReason}, nil
 	})
 	if err == nil {
-		s.Logger.Warn("runner retired", zap.String("runner", string(name)), zap.String("cause", string(cause)))
+		s.Logger.Warn("runner retired", zap.String("runner", string(name)), zap.String("cause", string(cause)), zap.String("pod", podReason))
 	}
 	return err == nil, err
+}
+
+// endsAJob says that a runner is given up for this cause though it runs a job.
+func endsAJob(cause runner.Cause) bool {
+	switch cause {
+	case runner.CauseJobDeadline, runner.CauseSecondJob, runner.CauseHostSilent, runner.CauseHostEnded:
+		return true
+	}
+	return false
 }
 
 func withReason(reasons []string, extra string) []string {

@@ -31,8 +31,24 @@ func (s *Supervisor) taskWatch(ctx context.Context, name runner.Name) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("look at the pod: %w", err)
 	}
+	other := func() bool { return r.Bound != nil && pod.Phase != runner.PodGone && pod.UID != r.Bound.Event.PodUID }
+	if other() || pod.Phase.Terminal() && !s.sight.held(name, time.Now()) {
+		// What follows cannot be undone.
+		if pod, err = s.Cluster.PodNow(ctx, name); err != nil {
+			return false, fmt.Errorf("look at the pod: %w", err)
+		}
+	}
+	if other() {
+		// The bound pod is gone, and another has come under its name.
+		pod = runner.Pod{Name: pod.Name, Phase: runner.PodGone}
+	}
+	pod = s.sawPod(r, pod)
 	if !pod.Phase.Terminal() {
-		return false, nil
+		cause, err := s.hostOver(ctx, r)
+		if err != nil || cause == "" {
+			return false, err
+		}
+		return s.retire(ctx, name, cause, pod.Reason)
 	}
 	if r.Started == nil {
 		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
@@ -96,7 +112,11 @@ func (s *Supervisor) taskRetire(ctx context.Context, name runner.Name, cause run
 			return false, fmt.Errorf("remove the registration: %w", err)
 		}
 	}
-	return s.retire(ctx, name, cause, "")
+	var reason string
+	if cause == runner.CauseNeverBound {
+		reason = s.podReason(ctx, name)
+	}
+	return s.retire(ctx, name, cause, reason)
 }
 
 // taskTeardown ends the host and looks until it is gone. Asking is not

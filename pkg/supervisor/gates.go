@@ -27,20 +27,22 @@ func (s *Supervisor) waitedTooLong(name runner.Name) bool {
 
 // vouched asks the cluster whose token this is. Only the runner's own pod may
 // speak for the runner; the audience ties the token to the authorized record.
+// The runner is returned beside a refusal too, nil when there is none.
 func (s *Supervisor) vouched(ctx context.Context, name runner.Name, podToken string) (*runner.Runner, runner.PodIdentity, error) {
+	none := runner.PodIdentity{}
 	r, err := s.runnerOf(ctx, name)
 	if err != nil {
-		return nil, runner.PodIdentity{}, err
+		return nil, none, err
 	}
 	if r == nil {
-		return nil, runner.PodIdentity{}, fmt.Errorf("%w: no runner of this name", ErrTokenRejected)
+		return nil, none, &Rebuff{Cause: causeUnknownRunner, Err: fmt.Errorf("%w: no runner of this name", ErrTokenRejected)}
 	}
 	pod, err := s.Cluster.Review(ctx, podToken, r.Claimed.Event.Authorized.Audience())
 	if err != nil {
-		return nil, runner.PodIdentity{}, fmt.Errorf("review the pod's token: %w", err)
+		return r, none, fmt.Errorf("review the pod's token: %w", err)
 	}
 	if pod.PodName != string(name) {
-		return nil, runner.PodIdentity{}, fmt.Errorf("%w: the token is of another pod", ErrTokenRejected)
+		return r, none, rebuff(ErrTokenRejected, runner.RebuffOtherPod, pod, "the token is of another pod")
 	}
 	return r, pod, nil
 }
@@ -48,7 +50,8 @@ func (s *Supervisor) vouched(ctx context.Context, name runner.Name, podToken str
 // Claim hands the JIT config to the pod that the cluster vouches for, once.
 // Bound is durable before the config exists, released before it leaves. It
 // returns [ErrTokenRejected], or [ErrConflict] when this runner will never get
-// a config; any other error is worth asking again.
+// a config; any other error is worth asking again. A refusal that is the
+// caller's doing is a [Rebuff], and gets a record.
 func (s *Supervisor) Claim(ctx context.Context, name runner.Name, podToken string) (ClaimAnswer, error) {
 	leave, err := s.gate.enter(ctx, name)
 	if err != nil {
@@ -56,26 +59,24 @@ func (s *Supervisor) Claim(ctx context.Context, name runner.Name, podToken strin
 	}
 	defer leave()
 	r, pod, err := s.vouched(ctx, name, podToken)
+	if err == nil {
+		err = entitled(r, pod)
+	}
+	s.noteRebuff(runner.GateClaim, name, r, err)
 	if err != nil {
 		return ClaimAnswer{}, err
 	}
-	_, ended := r.Ended()
-	switch {
-	case ended:
-		return ClaimAnswer{}, fmt.Errorf("%w: the runner is over", ErrConflict)
-	case r.Released != nil:
-		return ClaimAnswer{}, fmt.Errorf("%w: the config was handed out already", ErrConflict)
-	case s.view.Load().Frozen != nil:
+	if s.view.Load().Frozen != nil {
 		return ClaimAnswer{}, errors.New("admission is frozen")
-	case r.Bound != nil && r.Bound.Event.PodUID != pod.PodUID:
-		return ClaimAnswer{}, fmt.Errorf("%w: another pod is bound", ErrConflict)
 	}
 	if err := s.sure(ctx); err != nil {
 		return ClaimAnswer{}, err
 	}
 	fresh := r.Bound == nil
 	if fresh {
-		if err := s.bind(ctx, r, pod); err != nil {
+		err := s.bind(ctx, r, pod)
+		s.noteRebuff(runner.GateClaim, name, r, err)
+		if err != nil {
 			return ClaimAnswer{}, err
 		}
 		if r, err = s.runnerOf(ctx, name); err != nil {
@@ -92,6 +93,9 @@ func (s *Supervisor) bind(ctx context.Context, r *runner.Runner, pod runner.PodI
 	})
 	if violation, ok := errors.AsType[*runner.Violation](err); ok {
 		s.Logger.Error("a pod may not be bound", zap.String("runner", string(r.Name())), zap.Error(violation))
+		if violation.Rule == "runner-over" { // it ended while the token was reviewed
+			return rebuff(ErrConflict, runner.RebuffRunnerOver, pod, "%w", violation)
+		}
 		return fmt.Errorf("%w: %w", ErrConflict, violation)
 	}
 	return err
@@ -143,11 +147,16 @@ func (s *Supervisor) Start(ctx context.Context, name runner.Name, podToken, jobT
 	}
 	defer leave()
 	r, pod, err := s.vouched(ctx, name, podToken)
+	switch {
+	case err != nil:
+	case r.Bound == nil:
+		err = rebuff(ErrTokenRejected, runner.RebuffNotBound, pod, "this pod is not bound to the runner")
+	case r.Bound.Event.PodUID != pod.PodUID:
+		err = rebuff(ErrTokenRejected, runner.RebuffSecondPod, pod, "another pod is bound to the runner")
+	}
+	s.noteRebuff(runner.GateStart, name, r, err)
 	if err != nil {
 		return StartAnswer{}, err
-	}
-	if r.Bound == nil || r.Bound.Event.PodUID != pod.PodUID {
-		return StartAnswer{}, fmt.Errorf("%w: this pod is not bound to the runner", ErrTokenRejected)
 	}
 	s.gate.ask(name, time.Now())
 	if r.Refused != nil {

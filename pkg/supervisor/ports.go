@@ -268,8 +268,10 @@ type Policy interface {
 // Cluster is the Kubernetes API as far as runners need it. It is safe for
 // concurrent use.
 type Cluster interface {
-	// Nodes lists the nodes that carry the pool's label.
+	// Nodes lists the nodes that carry the pool's label. It may be a moment
+	// late; NodesNow is as the API server has them, for what cannot be undone.
 	Nodes(ctx context.Context) ([]runner.Node, error)
+	NodesNow(ctx context.Context) ([]runner.Node, error)
 	// ClaimNode cordons and taints the node and writes the runner's name on
 	// it, guarded by the node's UID and resource version. Claiming again for
 	// the same runner is a success, for another ErrConflict. There is no way
@@ -278,8 +280,11 @@ type Cluster interface {
 	// EnsurePod creates the runner's pod if it does not exist. A pod that
 	// exists under the name but for another audience or node is ErrConflict.
 	EnsurePod(ctx context.Context, spec PodSpec) error
-	// Pod says how the runner's pod is; PodGone is a positive answer.
+	// Pod says how the runner's pod is; PodGone is a positive answer, and never
+	// late. A pod that is there may have gone on a moment ago; PodNow is as the
+	// API server has it, for what cannot be undone.
 	Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
+	PodNow(ctx context.Context, name runner.Name) (runner.Pod, error)
 	// Pods lists all pods of this pool's runners, of every state.
 	Pods(ctx context.Context) ([]runner.Pod, error)
 	// DeletePod deletes the pod; one that is gone is a success. Grace 0 kills.
@@ -288,8 +293,9 @@ type Cluster interface {
 	DeleteNode(ctx context.Context, name, uid string) error
 	// NodeGone says whether no node of this name and UID exists.
 	NodeGone(ctx context.Context, name, uid string) (bool, error)
-	// Review asks the cluster whose token this is, for this audience.
-	// It returns ErrTokenRejected when the cluster does not vouch for it.
+	// Review asks the cluster whose token this is, for this audience. A token
+	// that it does not vouch for, or not as one of a runner's pod, is a [Rebuff]
+	// with ErrTokenRejected.
 	Review(ctx context.Context, token, audience string) (runner.PodIdentity, error)
 	// ReviewWitness is Review for the account of the hosts' witnesses.
 	ReviewWitness(ctx context.Context, token, audience string) (runner.PodIdentity, error)

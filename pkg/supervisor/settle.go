@@ -71,6 +71,7 @@ func (s *Supervisor) rounds() []round {
 		{lane: laneSurvey, every: 5 * s.Tick, do: s.survey},
 		{lane: laneSweep, every: sweepEvery, do: s.sweep},
 		{lane: lanePreflight, every: preflightRetry, do: s.preflight},
+		{lane: laneRebuffs, every: s.Tick, do: s.recordRebuffs},
 	}
 	if s.Limits.Scales() {
 		rounds = append(rounds, round{lane: laneScale, every: 5 * s.Tick, do: s.scale})
@@ -86,6 +87,8 @@ const (
 	laneSurvey = "survey"
 	laneSweep  = "sweep"
 	laneNews   = "news"
+
+	laneRebuffs = "rebuffs"
 
 	lanePreflight = "preflight"
 	laneScale     = "scale"

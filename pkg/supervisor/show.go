@@ -32,6 +32,10 @@ func (s *Supervisor) View() View {
 	for _, f := range unfit {
 		v.Warnings = append(v.Warnings, f.warning())
 	}
+	for _, r := range v.Runners {
+		v.Warnings = append(v.Warnings, r.rebuffWarnings()...)
+		v.Warnings = append(v.Warnings, s.podWarnings(r, v.Now)...)
+	}
 	v.Hosts, v.Pool = *s.hosts.Load(), s.pool.view()
 	v.Checks = s.checks(v)
 	v.Why = []string{}
@@ -117,13 +121,17 @@ func (s *Supervisor) checks(v View) []HealthCheck {
 	if problem := s.clockProblem(v.Ledger.LastAt); problem != "" {
 		clock.OK, clock.Detail = false, problem
 	}
+	pods := HealthCheck{Name: "pods", OK: v.HeldBack == "", Detail: "the runners' pods start"}
+	if !pods.OK {
+		pods.Detail = v.HeldBack
+	}
 	late := HealthCheck{Name: "teardown", OK: true, Detail: "no host is overdue"}
 	for _, r := range v.Runners {
 		if r.Overdue && r.Phase != runner.KindTerminated && r.Phase != runner.KindSealed {
 			late.OK, late.Detail = false, fmt.Sprintf("host %s should be gone and is not", r.Instance)
 		}
 	}
-	return append([]HealthCheck{poll, session, ledger, hosts, groups, loop, clock, late}, s.boundaryChecks(v)...)
+	return append([]HealthCheck{poll, session, ledger, hosts, groups, loop, clock, late, pods}, s.boundaryChecks(v)...)
 }
 
 // boundaryChecks say whether GitHub still holds what we rely on and answers us.
@@ -173,6 +181,7 @@ func (s *Supervisor) publishLocked() {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}
 	v.Closed = closed(QueueHealth{}, st.Strays)
+	v.HeldBack = st.HeldBack(now, s.Limits)
 	for _, rec := range st.Strays {
 		v.Strays = append(v.Strays, StrayView{rec.Event.What, rec.Event.ID, rec.Event.Name, rec.Event.Node, rec.At})
 	}
@@ -275,15 +284,29 @@ func (s *Supervisor) runnerView(name runner.Name, r *runner.Runner) RunnerView {
 	if r.Started != nil {
 		v.Job = r.Started.Event.Job
 	}
+	for _, rec := range r.Rebuffs {
+		v.Rebuffed = append(v.Rebuffed, RebuffView{rec.Event.Gate, rec.Event.Cause, rec.At, rec.Event.Caller})
+	}
+	if _, ended := r.Ended(); !ended {
+		v.Pod = s.sight.of(name).pod.trouble()
+	}
 	switch {
 	case r.Refused != nil:
 		v.Outcome = string(runner.OutcomeRefused)
 	case r.Retired != nil:
-		v.Outcome = string(r.Retired.Event.Cause)
+		v.Outcome = sentence(string(r.Retired.Event.Cause), r.Retired.Event.PodReason)
 	case r.Completed != nil:
-		v.Outcome = string(runner.OutcomeCompleted)
+		v.Outcome = sentence(string(runner.OutcomeCompleted), r.Completed.Event.PodReason)
 	}
 	return v
+}
+
+// sentence is an outcome with what the cluster said of the pod, if it did.
+func sentence(outcome, podReason string) string {
+	if podReason == "" {
+		return outcome
+	}
+	return outcome + ", pod " + podReason
 }
 
 func timeOf[E runner.Event](rec *runner.Of[E]) *time.Time {

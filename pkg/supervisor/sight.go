@@ -27,6 +27,7 @@ type sighting struct {
 	protected bool
 	// deregistered: the registration was seen gone after the pod was.
 	deregistered bool
+	pod          podSight
 	// lease is how GitHub refuses to remove the registration.
 	lease lease
 }

@@ -77,6 +77,10 @@ type Options struct {
 	// OnRecord is told of every record after it is durable and folded, in
 	// order; it must be quick. State must not be kept or changed.
 	OnRecord func(rec runner.Record, state *runner.State)
+	// OnRebuff is told of every refusal at a gate that is the caller's doing,
+	// also of those that are on record already. cause is empty where it could
+	// not be found out. It must be quick and safe for concurrent use.
+	OnRebuff func(gate runner.Gate, cause runner.RebuffCause)
 }
 
 // Supervisor runs one pool. Its methods are safe for concurrent use.
@@ -100,9 +104,13 @@ type Supervisor struct {
 	poke  chan struct{}
 	lanes *lanes
 	gate  *gates
-	sight *sightings
-	pool  *poolLooks
-	unfit *unfits
+	// rebuffs are refusals at the gates that are to be recorded.
+	rebuffs rebuffs
+	sight   *sightings
+	pool    *poolLooks
+	unfit   *unfits
+	// silence are the hosts in use of whose kubelet nothing is heard.
+	silence silences
 	// witnesses are the identity documents of hosts.
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
@@ -307,11 +315,11 @@ func (s *Supervisor) Unbound() bool {
 }
 
 // capacity is how many jobs GitHub may assign to us. Zero is the fail-closed
-// switch: frozen, unsure of the log, a clock that cannot be trusted, or a
-// boundary that is not what it should be.
+// switch: frozen, unsure of the log, a clock that cannot be trusted, a boundary
+// that is not what it should be, or pods that do not start.
 func (s *Supervisor) capacity() int {
 	v := s.view.Load()
-	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 {
+	if v.Frozen != nil || v.Ledger.LastError != "" || s.clockProblem(v.Ledger.LastAt) != "" || len(v.Closed) > 0 || v.HeldBack != "" {
 		return 0
 	}
 	if len(s.Queue.Health().Problems) > 0 || len(s.pool.problems(time.Now())) > 0 {

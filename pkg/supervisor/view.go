@@ -26,6 +26,8 @@ type View struct {
 	GitHub   GitHubHealth `json:"github"`
 	// Cluster is how the cluster is followed and what that costs.
 	Cluster ClusterHealth `json:"cluster"`
+	// HeldBack is why no host is taken for a while, empty if it is not so.
+	HeldBack string `json:"heldBack,omitempty"`
 	// Closed lists what forbids new work besides log, clock and freeze.
 	Closed []string    `json:"closed,omitempty"`
 	Strays []StrayView `json:"strays,omitempty"`
@@ -122,6 +124,18 @@ type RunnerView struct {
 	Overdue  bool           `json:"overdue"`
 	Pending  []runner.Stage `json:"pending,omitempty"`
 	Problem  string         `json:"problem,omitempty"`
+	// Rebuffed are callers who were turned away, in the order of their records.
+	Rebuffed []RebuffView `json:"rebuffed,omitempty"`
+	// Pod is what is wrong with the pod of a runner that has not ended.
+	Pod string `json:"pod,omitempty"`
+}
+
+// RebuffView is a caller who asked in a runner's name and was turned away.
+type RebuffView struct {
+	Gate   runner.Gate        `json:"gate"`
+	Cause  runner.RebuffCause `json:"cause"`
+	Since  time.Time          `json:"since"`
+	Caller *runner.Caller     `json:"caller,omitempty"`
 }
 
 // HostView is a node of the pool that serves nothing yet.

@@ -81,6 +81,9 @@ type options struct {
 	group     func(*simaws.Group)
 	onPod     func(pod, node string)
 	onRecord  func(b *bench, rec runner.Record) // must not wait
+	onRebuff  func(runner.Gate, runner.RebuffCause)
+	exit      func(pod string, code int) int
+	nodeLoss  time.Duration
 	stepsHook func(runner, line string)
 	logger    *zap.Logger
 	// documents are taken from the witnesses of hosts; required as configured.
@@ -141,7 +144,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
-			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, JobLog: opts.stepsHook,
+			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, NodeLoss: opts.nodeLoss, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
 			HookEnv: func(env map[string]string) {
 				const name = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -294,6 +297,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 		NewsEvery: 15 * time.Second, AnswerDeployments: true,
 		NewName:   func() runner.Name { return runner.Name(fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano())) },
 		Documents: b.opts.documents,
+		OnRebuff:  b.opts.onRebuff,
 		OnRecord: func(rec runner.Record, _ *runner.State) {
 			if b.opts.onRecord != nil {
 				b.opts.onRecord(b, rec)
@@ -381,7 +385,7 @@ func (b *bench) logger() *zap.Logger {
 func (b *bench) limits() runner.Limits {
 	lim := runner.Limits{
 		MaxRunners: 4, MaxAttempts: 3, AuthorizedFor: time.Hour, DecideBy: 10 * time.Minute, BindBy: 5 * time.Minute, ReleaseBy: 2 * time.Minute,
-		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour,
+		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour, SilentFor: 10 * time.Minute,
 		EscalateAfter: 5 * time.Minute, TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
 	if b.opts.limits != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -217,12 +216,9 @@ func TestAWarmHostThatIsTakenAwayBeforeItsClaimServesNobodyTwice(t *testing.T) {
 // TestCrashAtEveryStepNeverUsesAHostTwice: the daemon dies before or after each
 // operation of two deploys, while the first request to end a host is refused
 // and the node of a used host registers again and again under its old name. By
-// default every fifteenth step; RUNNERWARD_FAULTS=all is every step.
+// default every fifteenth step; see [share].
 func TestCrashAtEveryStepNeverUsesAHostTwice(t *testing.T) {
-	every := 15
-	if os.Getenv("RUNNERWARD_FAULTS") == "all" {
-		every = 1
-	}
+	every, first := share(t, 15)
 	for i, f := range flavours {
 		if !f.crash {
 			continue
@@ -230,7 +226,7 @@ func TestCrashAtEveryStepNeverUsesAHostTwice(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			steps, hosts := 0, 0
-			for at := i; ; at += every {
+			for at := (i + first) % every; ; at += every {
 				u, fired := &uses{}, ""
 				ok := t.Run(fmt.Sprint(at), func(t *testing.T) {
 					run(t, options{at: at, flavour: f, hosts: 4, onPod: u.ran}, func(t *testing.T, b *bench) { fired = b.hauntedDeploys(u) })

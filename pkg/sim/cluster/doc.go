@@ -76,6 +76,7 @@ type Cluster struct {
 	losses   []types.NamespacedName               // nodes for the cloud controller; Namespace holds the UID
 	changed  map[types.UID]chan struct{}          // a pod's worker, while it has one
 	orphans  map[types.UID]bool                   // pods that the garbage collector waits for
+	trouble  troubles
 	faults   []*Fault
 	requests []Request
 	history  []change // ordered by version
@@ -110,6 +111,7 @@ func New(opts Options) (*Cluster, error) {
 		version: 1, // etcd's first revision; 0 is the version of nothing
 		dead:    map[types.UID]bool{}, orphans: map[types.UID]bool{},
 		changed: map[types.UID]chan struct{}{}, watches: map[*openWatch]bool{},
+		trouble: newTroubles(),
 	}
 	for _, k := range kinds() {
 		c.objects[k.resource] = map[string]runtime.Object{}

@@ -58,6 +58,11 @@ func (c *Cluster) sync(ctx context.Context, wg *sync.WaitGroup) {
 		wg.Go(func() { c.later(ctx, c.opts.NodeLoss, func() { c.dropNode(loss) }) })
 	}
 	c.losses = nil
+	for _, lost := range c.trouble.silences {
+		wg.Go(func() { c.later(ctx, notReadyAfter, func() { c.missNode(lost) }) })
+		wg.Go(func() { c.later(ctx, notReadyAfter+takenAfter, func() { c.takePods(lost) }) })
+	}
+	c.trouble.silences = nil
 	for _, obj := range c.objects["pods"] {
 		pod := obj.(*corev1.Pod)
 		node, ok := c.objects["nodes"][key("", pod.Spec.NodeName)]
@@ -68,7 +73,7 @@ func (c *Cluster) sync(ctx context.Context, wg *sync.WaitGroup) {
 			c.orphans[pod.UID] = true
 			wg.Go(func() { c.later(ctx, c.opts.PodGC, func() { c.collect(pod) }) })
 		case pod.Namespace != c.opts.Namespace: // a daemon's, which nobody runs here
-		case !ok, c.dead[accessor(node).GetUID()], c.changed[pod.UID] != nil, terminal(pod):
+		case !ok, c.dead[accessor(node).GetUID()], c.trouble.silent[accessor(node).GetUID()], c.changed[pod.UID] != nil, terminal(pod):
 		default:
 			changed := make(chan struct{}, 1)
 			c.changed[pod.UID] = changed
@@ -127,11 +132,14 @@ func (w *worker) run(ctx context.Context) {
 	// A kubelet that comes back finds the containers of its former life dead,
 	// and restartPolicy Never keeps them so.
 	if w.pod.Status.Phase == corev1.PodRunning {
-		w.finish("", 137)
+		w.finish("", 137, "")
 		return
 	}
 	if reason := w.refuse(); reason != "" {
-		w.finish(reason, 0)
+		w.finish(reason, 0, "")
+		return
+	}
+	if !w.pull(ctx) {
 		return
 	}
 	ct, ok := w.prepare(ctx)
@@ -161,6 +169,7 @@ func (w *worker) forget() {
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	delete(w.c.changed, w.pod.UID)
+	delete(w.c.trouble.fates, w.pod.UID)
 	signal(w.c.wake)
 }
 
@@ -236,7 +245,7 @@ func (w *worker) watch(ctx context.Context, kill context.CancelFunc, stop chan s
 		case <-ctx.Done():
 			return
 		case code := <-exit:
-			w.finish(reason, code)
+			w.finish(reason, code, "")
 			return
 		case <-timer.C:
 			if stopping {
@@ -246,6 +255,11 @@ func (w *worker) watch(ctx context.Context, kill context.CancelFunc, stop chan s
 			reason = "DeadlineExceeded"
 			end(time.Duration(*w.pod.Spec.TerminationGracePeriodSeconds) * time.Second)
 		case <-w.changed:
+			if f, doomed := w.fate(); doomed {
+				kill()
+				w.finish(f.reason, f.code, f.condition)
+				return
+			}
 			alive, grace := w.look()
 			switch {
 			case !alive:
@@ -258,12 +272,18 @@ func (w *worker) watch(ctx context.Context, kill context.CancelFunc, stop chan s
 }
 
 // look says whether the pod and its instance are still there, and the grace
-// once the pod is being deleted.
+// once the pod is being deleted. A kubelet that is cut off sees neither the
+// deletion nor that the pod is gone.
 func (w *worker) look() (alive bool, grace *int64) {
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	obj, ok := w.c.objects["pods"][key(w.pod.Namespace, w.pod.Name)]
-	if !ok || accessor(obj).GetUID() != w.pod.UID || w.c.dead[w.node.UID] {
+	switch {
+	case w.c.dead[w.node.UID]:
+		return false, nil
+	case w.c.trouble.silent[w.node.UID]:
+		return true, nil
+	case !ok, accessor(obj).GetUID() != w.pod.UID:
 		return false, nil
 	}
 	return true, accessor(obj).GetDeletionGracePeriodSeconds()
@@ -273,7 +293,7 @@ func (w *worker) look() (alive bool, grace *int64) {
 // It says whether the pod is still there.
 func (w *worker) setStatus(change func(*corev1.PodStatus)) (pod *corev1.Pod, ok bool) {
 	obj, ok := w.c.objects["pods"][key(w.pod.Namespace, w.pod.Name)]
-	if !ok || accessor(obj).GetUID() != w.pod.UID || w.c.dead[w.node.UID] {
+	if !ok || accessor(obj).GetUID() != w.pod.UID || w.c.dead[w.node.UID] || w.c.trouble.silent[w.node.UID] {
 		return nil, false
 	}
 	pod = obj.(*corev1.Pod).DeepCopy()
@@ -282,9 +302,10 @@ func (w *worker) setStatus(change func(*corev1.PodStatus)) (pod *corev1.Pod, ok 
 	return pod, true
 }
 
-// finish reports the end. A reason is the kubelet's own verdict on the pod. A
-// pod that is being deleted goes now.
-func (w *worker) finish(reason string, code int) {
+// finish reports the end. A reason is the kubelet's own verdict on the pod, a
+// condition why it disrupted it; empty for none. A pod that is being deleted goes
+// now.
+func (w *worker) finish(reason string, code int, condition string) {
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	state := &corev1.ContainerStateTerminated{ExitCode: int32(code), Reason: "Completed", FinishedAt: metav1.Now()}
@@ -300,6 +321,9 @@ func (w *worker) finish(reason string, code int) {
 	}
 	pod, ok := w.setStatus(func(st *corev1.PodStatus) {
 		st.Phase, st.Reason = phase, reason
+		if condition != "" {
+			st.Conditions = append(st.Conditions, disruptionTarget(condition))
+		}
 		if st.StartTime != nil {
 			st.ContainerStatuses = []corev1.ContainerStatus{{
 				Name: w.pod.Spec.Containers[0].Name, State: corev1.ContainerState{Terminated: state},

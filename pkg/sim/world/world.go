@@ -87,12 +87,19 @@ type Options struct {
 	Boot         time.Duration // until a new host's kubelet is ready
 	CancelGrace  time.Duration // a cancelled hook's life; 10 s on GitHub
 	Hosts        int
+	// Join and Leave are told of instances that run and that are terminated, in
+	// place of the pretend cluster: then there is none. They must not block.
+	Join, Leave func(simaws.Instance)
 	// HostGroup changes the Auto Scaling group before it is made.
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
 	HookEnv func(env map[string]string)
 	// OnPod is told of every runner pod whose container starts, with its node.
 	OnPod func(pod, node string)
+	// NodeLoss is how long after an instance died its node object goes; 0 is soon.
+	NodeLoss time.Duration
+	// Exit changes the exit code of a runner pod's container.
+	Exit func(pod string, code int) int
 	// JobLog receives what a job's log would show.
 	JobLog func(runner, line string)
 	Seed   uint64
@@ -100,8 +107,9 @@ type Options struct {
 
 // World is a populated world.
 type World struct {
-	GitHub  *simgithub.Server
-	AWS     *simaws.Server
+	GitHub *simgithub.Server
+	AWS    *simaws.Server
+	// Cluster is nil when [Options.Join] stands for another.
 	Cluster *simcluster.Cluster
 	// RepositoryID and OrgID are what the configuration has to name.
 	RepositoryID, OrgID int64
@@ -126,20 +134,29 @@ func New(opts Options) (*World, error) {
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
 	})
 	w.populate()
-	var err error
-	w.Cluster, err = simcluster.New(simcluster.Options{
-		Namespace: Namespace, ServiceAccounts: []string{ServiceAccount}, Token: opts.ClusterToken,
-		ConfigMaps: map[string]map[string]string{CAConfigMap: {"ca.crt": string(opts.AdmissionCA)}},
-		Issuer:     "https://oidc.eks.us-east-1.amazonaws.com/id/SIMULATED", Seed: opts.Seed, Container: w.container,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make the pretend cluster: %w", err)
+	join, leave := opts.Join, opts.Leave
+	if join == nil {
+		var err error
+		w.Cluster, err = simcluster.New(simcluster.Options{
+			Namespace: Namespace, ServiceAccounts: []string{ServiceAccount}, Token: opts.ClusterToken,
+			ConfigMaps: map[string]map[string]string{CAConfigMap: {"ca.crt": string(opts.AdmissionCA)}},
+			Issuer:     "https://oidc.eks.us-east-1.amazonaws.com/id/SIMULATED", Seed: opts.Seed, Container: w.Container,
+			NodeLoss: opts.NodeLoss,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("make the pretend cluster: %w", err)
+		}
+		join, leave = w.join, w.leave
 	}
 	w.AWS = simaws.New(simaws.Config{
 		Region: Region, AccountID: Account, AccessKeyID: AccessKeyID, SecretAccessKey: SecretKey,
 		ShuttingDown: opts.ShuttingDown, RefillDelay: opts.Refill, LaunchTime: opts.Boot, Seed: opts.Seed,
-		OnLaunch:     w.join,
-		OnTerminated: w.leave,
+		OnLaunch: join,
+		OnTerminated: func(id string) {
+			if in, ok := w.AWS.Instance(id); ok && leave != nil {
+				leave(in)
+			}
+		},
 	})
 	group := simaws.Group{
 		Name: NodeGroup, Min: 2, Max: 6, Desired: max(opts.Hosts, 2), SubnetIDs: []string{Subnet},
@@ -201,16 +218,19 @@ func (w *World) Rejoin(instanceID string) error {
 }
 
 // leave is the cloud controller's view of a dead instance.
-func (w *World) leave(id string) {
-	if in, ok := w.AWS.Instance(id); ok {
-		w.Cluster.RemoveNode(in.PrivateDNS)
-	}
-}
+func (w *World) leave(in simaws.Instance) { w.Cluster.RemoveNode(in.PrivateDNS) }
 
 // Run keeps the world going until the context ends.
 func (w *World) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
-	go func() { ended <- w.Cluster.Run(ctx) }()
+	go func() {
+		if w.Cluster != nil {
+			ended <- w.Cluster.Run(ctx)
+			return
+		}
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+	}()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -232,13 +252,17 @@ func Deploy(tag, triggeredBy, author string, duration time.Duration) simgithub.R
 	}
 }
 
-// container is a runner pod's main container: the real agent, which claims the
-// JIT config, starts the stand-in runner and is the job-started hook.
-func (w *World) container(ctx context.Context, ct simcluster.Container) int {
+// Container is a runner pod's main container: the real agent, which claims the
+// JIT config, starts the stand-in runner and is the job-started hook. It returns
+// the exit code. It is safe for concurrent use.
+func (w *World) Container(ctx context.Context, ct simcluster.Container) int {
 	code, err := w.runPod(ctx, ct)
 	if err != nil {
 		w.say(ct, "pod ends: "+err.Error())
-		return 1
+		code = 1
+	}
+	if w.opts.Exit != nil {
+		code = w.opts.Exit(ct.Pod.Name, code)
 	}
 	return code
 }

@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# build.sh TIER: builds what the tests of a tier run, from source at pinned
+# versions, and links it into DIR (default bin/kube of the repository).
+#
+#   api    the components of a cluster in one binary, kwok, helm
+#   node   and a container runtime, the agent's test images
+#   kind   and kind, a name server and a node image (make kind-image)
+#
+# What was built is kept in ${XDG_CACHE_HOME:-~/.cache}/runnerward/kube under a
+# hash of all that went into it; a second run takes a second or two. KUBEBUILDER_ASSETS, a folder
+# with etcd, kube-apiserver, kube-controller-manager and kube-scheduler, is used
+# instead of building these.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+tier=${1:?api, node or kind}
+dir=${DIR:-$root/bin/kube}
+store=${XDG_CACHE_HOME:-$HOME/.cache}/runnerward/kube
+
+# One set of flags for everything: another one compiles thousands of packages anew.
+export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' GOWORK=off
+unset GOOS GOARCH
+
+kubernetes=v1.37.2
+kwok=v0.8.0
+helm=v4.3.1
+containerd=v2.4.2
+runc=v1.5.2
+cni=v1.9.1
+kind=v0.33.0
+
+say() { printf '   %s\n' "$*" >&2; }
+fail() { printf 'test/kube/build.sh: %s\n' "$*" >&2; exit 1; }
+
+# need COMMAND PACKAGE: a command of Debian's, which CI installs itself.
+need() {
+  command -v "$1" >/dev/null && return
+  missing+=("$2")
+}
+
+install_missing() {
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "these packages are missing: ${missing[*]}"
+  say "installing ${missing[*]}"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$store/apt.log" 2>&1 ||
+    { tail -20 "$store/apt.log" >&2; fail "cannot install ${missing[*]}"; }
+}
+
+# made NAME INPUT...: the place in the store of what these inputs make. Inputs
+# are files, folders and words.
+made() {
+  local name=$1 input
+  shift
+  {
+    go env GOVERSION GOARCH
+    echo "$GOFLAGS"
+    for input in "$@"; do
+      if [ -d "$input" ]; then
+        (cd "$input" && find . -type f | LC_ALL=C sort | xargs sha256sum)
+      elif [ -f "$input" ]; then
+        sha256sum <"$input"
+      else
+        echo "$input"
+      fi
+    done
+  } | sha256sum | cut -c1-16 | sed "s|^|$store/$name-|"
+}
+
+# make_once PLACE COMMAND...: runs the command with an empty folder in $out, and
+# moves the folder to its place when it is whole.
+make_once() {
+  local place=$1 began=$SECONDS
+  shift
+  [ -d "$place" ] && return
+  out=$place.new
+  rm -rf "$out"
+  mkdir -p "$out"
+  say "building $(basename "$place" | sed 's/-[0-9a-f]*$//')"
+  "$@" || { rm -rf "$out"; fail "building $(basename "$place") failed"; }
+  mv "$out" "$place"
+  say "building $(basename "$place") took $((SECONDS - began)) s"
+}
+
+# watched COMMAND...: a go command with -v, which names each package that it
+# compiles; a line for every 200 of them shows that it goes on.
+watched() {
+  local began=$SECONDS log
+  log=$(mktemp)
+  if ! "$@" 2> >(tee "$log" | awk -v began="$began" 'NF == 1 { n++; if (n % 200 == 0) { printf "     %d packages compiled\n", n > "/dev/stderr"; fflush() } }'); then
+    grep -v '^[a-z0-9./_-]*$' "$log" | tail -30 >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+build_kube() {
+  local version=k8s.io/component-base/version
+  (cd "$here/components" && watched go build -v -o "$out/kube" -ldflags "-s -w \
+    -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=37 -X $version.gitTreeState=clean" ./kube)
+  local name
+  for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm; do ln -s kube "$out/$name"; done
+}
+
+# installed VERSION PACKAGE...: commands of a module that has no replacements.
+installed() {
+  local version=$1 package
+  shift
+  for package in "$@"; do
+    (cd / && GOBIN=$out watched go install -v -ldflags '-s -w' "$package@$version")
+  done
+}
+
+build_runc() {
+  # Seccomp is cgo's; the library comes with every Debian.
+  (cd / && CGO_ENABLED=1 GOBIN=$out watched go install -v -tags seccomp -ldflags '-s -w' "github.com/opencontainers/runc@$runc")
+}
+
+# pause holds a pod's namespaces. Its source comes with Kubernetes.
+build_pause() {
+  local source
+  source=$(cd "$here/components" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
+  gcc -Os -Wall -static -DVERSION=3.10.2 -o "$out/pause" "$source"
+}
+
+linked() {
+  local file
+  for file in "$1"/*; do ln -sfn "$file" "$dir/$(basename "$file")"; done
+}
+
+tier_api() {
+  local name place
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+    for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+      [ -x "$KUBEBUILDER_ASSETS/$name" ] || fail "KUBEBUILDER_ASSETS is $KUBEBUILDER_ASSETS, and it has no $name"
+      ln -sfn "$KUBEBUILDER_ASSETS/$name" "$dir/$name"
+    done
+  else
+    place=$(made kube "$here/components" "$kubernetes")
+    make_once "$place" build_kube
+    linked "$place"
+  fi
+  place=$(made kwok "$kwok")
+  make_once "$place" installed "$kwok" sigs.k8s.io/kwok/cmd/kwok
+  linked "$place"
+  place=$(made helm "$helm")
+  make_once "$place" installed "$helm" helm.sh/helm/v4/cmd/helm
+  linked "$place"
+}
+
+tier_node() {
+  local place
+  need pkg-config pkg-config
+  need gcc gcc
+  need ip iproute2
+  need iptables iptables
+  pkg-config --exists libseccomp 2>/dev/null || missing+=(libseccomp-dev)
+  install_missing
+  [ -e "$dir/kubelet" ] || fail "tier $tier needs the binary built here: unset KUBEBUILDER_ASSETS"
+  place=$(made containerd "$containerd")
+  make_once "$place" installed "$containerd" github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
+  linked "$place"
+  place=$(made runc "$runc")
+  make_once "$place" build_runc
+  linked "$place"
+  place=$(made cni "$cni")
+  make_once "$place" installed "$cni" github.com/containernetworking/plugins/plugins/{main/ptp,main/loopback,ipam/host-local,meta/portmap}
+  linked "$place"
+  place=$(made pause "$kubernetes" 3.10.2)
+  make_once "$place" build_pause
+  linked "$place"
+}
+
+tier_kind() {
+  local place
+  need dockerd docker.io
+  need mmdebstrap mmdebstrap
+  need nft nftables
+  need conntrack conntrack
+  need zstd zstd
+  need jq jq
+  install_missing
+  place=$(made kind "$kind")
+  make_once "$place" installed "$kind" sigs.k8s.io/kind
+  linked "$place"
+}
+
+mkdir -p "$store" "$dir"
+missing=()
+exec 9>"$store/lock"
+flock -n 9 || { say "another build is under way, waiting for it"; flock 9; }
+case $tier in
+  api) tier_api ;;
+  node) tier_api && tier_node ;;
+  kind) tier_api && tier_node && tier_kind ;;
+  *) fail "no tier is called $tier: api, node or kind" ;;
+esac
