@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,6 +29,12 @@ func (c *Cluster) admit(k kind, obj runtime.Object) error {
 	errs := validation.ValidateLabels(m.GetLabels(), field.NewPath("metadata", "labels"))
 	if problems := utilvalidation.IsDNS1123Subdomain(m.GetName()); len(problems) > 0 {
 		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), m.GetName(), problems[0]))
+	}
+	// apimachinery/pkg/api/validation/objectmeta.go, ValidateObjectMetaAccessor.
+	if prefix := m.GetGenerateName(); prefix != "" {
+		if problems := apivalidation.NameIsDNSSubdomain(prefix, true); len(problems) > 0 {
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "generateName"), prefix, problems[0]))
+		}
 	}
 	switch obj := obj.(type) {
 	case *corev1.Pod:
