@@ -6,7 +6,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := runnerward runnerward-agent runnerward-demo
 
-.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live race fuzz bench demo verify lint clean
+# What test/kube/build.sh linked; its tests are skipped without the folder.
+KUBE_BIN := $(CURDIR)/bin/kube
+
+.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-all race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -42,6 +45,17 @@ test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchma
 
 test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you say otherwise (docs/aws-live.md)
 	go test -count=1 -v -timeout 3h ./test/awslive -run Live
+
+test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
+	test/kube/build.sh api
+	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 600s -v ./test/kube/api
+
+# Cheapest first: what a real API server refuses no cluster runs.
+test-all: ## every tier that needs a real Kubernetes, each timed: test-api, test-node, test-kind (docs/testing.md)
+	@began=$$(date +%s); for tier in test-api test-node test-kind; do \
+	  echo "== $$tier"; start=$$(date +%s); $(MAKE) --no-print-directory $$tier || { echo "== $$tier failed"; exit 1; }; \
+	  echo "== $$tier took $$(($$(date +%s) - start)) s"; \
+	done; echo "== all tiers took $$(($$(date +%s) - began)) s"
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...

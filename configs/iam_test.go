@@ -65,11 +65,11 @@ func called(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
 	for service, in := range map[string]struct{ files, pattern string }{
-		"ec2":         {"../pkg/hosts/*.go", `\bec2\.New(\w+)Paginator\(|\ba\.ec2\.([A-Z]\w+)\(`},
+		"ec2":         {"../pkg/hosts/*.go", `\bec2\.New(\w+)Paginator\(|\bm\.ec2\.([A-Z]\w+)\(`},
 		"autoscaling": {"../pkg/hosts/*.go", `\bautoscaling\.New(\w+)Paginator\(|\ba\.groups\.([A-Z]\w+)\(`},
 		"eks":         {"../pkg/hosts/*.go", `\beks\.New(\w+)Paginator\(|\bclient\.(Describe[A-Z]\w+)\(`},
-		"ssm":         {"../pkg/hosts/*.go", `\bssm\.New(\w+)Paginator\(|\ba\.ssm\.([A-Z]\w+)\(`},
-		"sts":         {"../pkg/hosts/*.go", `\bsts\.New(\w+)Paginator\(|\ba\.sts\.([A-Z]\w+)\(`},
+		"ssm":         {"../pkg/hosts/*.go", `\bssm\.New(\w+)Paginator\(|\bm\.ssm\.([A-Z]\w+)\(`},
+		"sts":         {"../pkg/hosts/*.go", `\bsts\.New(\w+)Paginator\(|\bm\.sts\.([A-Z]\w+)\(`},
 		"s3":          {"../pkg/ledger/s3store/*.go", `\bs3\.New(\w+)Paginator\(|\bs\.client\.([A-Z]\w+)\(`},
 	} {
 		files, err := filepath.Glob(in.files)

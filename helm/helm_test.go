@@ -185,6 +185,8 @@ func TestPermissions(t *testing.T) {
 	want := []string{
 		"ClusterRole authentication.k8s.io/tokenreviews [create]",
 		"ClusterRole core/nodes [get list watch update delete]",
+		"ClusterRole karpenter.k8s.aws/ec2nodeclasses [get]",             // with hosts.driver karpenter only
+		"ClusterRole karpenter.sh/nodeclaims [list create patch delete]", // with hosts.driver karpenter only
 		"Role core/pods [get list watch create delete]",
 		"Role events.k8s.io/events [create update]",
 		"Role in default events.k8s.io/events [create update]",
@@ -306,11 +308,52 @@ func TestPermissionsAreWhatTheCodeCalls(t *testing.T) {
 			}
 		}
 	}
+	for _, call := range nodeClaimCalls(t) {
+		calls[call] = true
+	}
 	want := []string{
-		"events create", "events update", "nodes delete", "nodes get", "nodes list", "nodes update", "nodes watch",
+		"ec2nodeclasses get", "events create", "events update", "nodeclaims create", "nodeclaims delete", "nodeclaims list", "nodeclaims patch",
+		"nodes delete", "nodes get", "nodes list", "nodes update", "nodes watch",
 		"pods create", "pods delete", "pods get", "pods list", "pods watch", "tokenreviews create",
 	}
 	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, want) {
-		t.Errorf("pkg/cluster calls %q, the roles allow %q", got, want)
+		t.Errorf("pkg/cluster and the Karpenter driver call %q, the roles allow %q", got, want)
 	}
+}
+
+// nodeClaimCalls are those of the Karpenter driver. What it may do is asked for
+// by every account, which the API server allows by itself (system:basic-user).
+func nodeClaimCalls(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../pkg/hosts/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resources := map[string]string{"nodeClaims": "nodeclaims", "nodeClasses": "ec2nodeclasses", "coreNodes": "nodes", "reviews": ""}
+	direct := regexp.MustCompile(`k\.api\.Resource\((\w+)\)\.(\w+)\(`)
+	var calls []string
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := direct.FindAllStringSubmatch(string(src), -1)
+		if a := regexp.MustCompile(`api := k\.api\.Resource\((\w+)\)\n`).FindStringSubmatch(string(src)); a != nil {
+			for _, m := range regexp.MustCompile(`\bapi\.(\w+)\(`).FindAllStringSubmatch(string(src), -1) {
+				if m[1] != "Resource" {
+					found = append(found, []string{"", a[1], m[1]})
+				}
+			}
+		}
+		for _, m := range found {
+			resource, known := resources[m[1]]
+			if !known {
+				t.Errorf("%s calls for %s, which nobody has weighed", file, m[1])
+			}
+			if resource != "" {
+				calls = append(calls, resource+" "+strings.ToLower(m[2]))
+			}
+		}
+	}
+	return calls
 }

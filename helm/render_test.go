@@ -225,3 +225,20 @@ func TestHelmRefusesWhatTheSchemaForbids(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyWithKarpenterMayNodeClaimsBeMade: the right is given with the driver.
+func TestOnlyWithKarpenterMayNodeClaimsBeMade(t *testing.T) {
+	for driver, want := range map[string]bool{"autoscaling": false, "none": false, "karpenter": true} {
+		out, err := render(t, "--set", "config.hosts.driver="+driver)
+		if err != nil {
+			t.Fatalf("helm template: %v\n%s", err, out)
+		}
+		role, ok := documents(t, out)["ClusterRole /gha-runners-runnerward"].(*rbacv1.ClusterRole)
+		if !ok {
+			t.Fatal("no ClusterRole")
+		}
+		if got := slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "nodeclaims") }); got != want {
+			t.Errorf("driver %s: NodeClaims may be made: %t, want %t", driver, got, want)
+		}
+	}
+}

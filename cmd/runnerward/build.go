@@ -195,9 +195,10 @@ func (d *daemon) connect(ctx context.Context, cfg *config.Config, logger *zap.Lo
 	return nil
 }
 
-// newHosts makes the driver, and says which groups' instances are hosts. Those
-// that the configuration leaves out are asked of EKS: without them nobody could
-// tell a host from another machine, so the start waits for EKS then.
+// newHosts makes the driver, and says which groups' instances are hosts, none
+// where there are no groups. Those that the configuration leaves out are asked of
+// EKS: without them nobody could tell a host from another machine, so the start
+// waits for EKS then.
 func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supervisor.Hosts, []string, error) {
 	if cfg.Hosts.Driver == "none" {
 		return hosts.None{}, nil, nil
@@ -205,6 +206,10 @@ func newHosts(ctx context.Context, cfg *config.Config, logger *zap.Logger) (supe
 	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: cfg.Hosts.Region, Endpoint: cfg.Hosts.Endpoint, CAFile: cfg.Hosts.CAFile})
 	if err != nil {
 		return nil, nil, err
+	}
+	if cfg.Hosts.Driver == "karpenter" {
+		driver, err := newKarpenter(cfg, aws, logger)
+		return driver, nil, err
 	}
 	opt := hosts.Options{
 		Region: cfg.Hosts.Region, Groups: cfg.Hosts.Groups, ImageParameters: cfg.Hosts.ImageParameters, Logger: logger.Named("hosts"),
@@ -233,8 +238,13 @@ func newCluster(cfg *config.Config, logger *zap.Logger, onChange func(supervisor
 		return nil, failWith(exitUsage, fmt.Errorf("cluster.kubeconfigFile: %w", err))
 	}
 	rules := cfg.VetRules()
+	var finalizers []string
+	if rules.NodeClaims {
+		finalizers = []string{hosts.NodeFinalizer}
+	}
 	return cluster.New(client, cluster.Options{
-		Namespace: cfg.Cluster.Namespace, NodeLabels: rules.Labels, Taint: rules.Taint, ServiceAccount: cfg.Cluster.ServiceAccount,
+		NodeFinalizers: finalizers,
+		Namespace:      cfg.Cluster.Namespace, NodeLabels: rules.Labels, Taint: rules.Taint, ServiceAccount: cfg.Cluster.ServiceAccount,
 		WitnessNamespace: cfg.Hosts.Identity.Namespace, WitnessServiceAccount: cfg.Hosts.Identity.ServiceAccount,
 		RunnerImage: cfg.Cluster.RunnerImage, AgentImage: cfg.Cluster.AgentImage, AdmissionURL: cfg.Cluster.AdmissionURL,
 		AdmissionCAConfigMap: cfg.Cluster.AdmissionCAConfigMap, RunnerCommand: cfg.Cluster.RunnerCommand,
@@ -250,14 +260,18 @@ func newName(pool string) runner.Name {
 	if _, err := rand.Read(b[:]); err != nil {
 		panic(err) // crypto/rand.Read never returns an error
 	}
+	return runner.Name(poolPrefix(pool) + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:])))
+}
+
+// poolPrefix is the pool's name as names in the cluster may begin.
+func poolPrefix(pool string) string {
 	prefix := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
 			return r
 		}
 		return '-'
 	}, strings.ToLower(pool))
-	prefix = strings.Trim(prefix[:min(len(prefix), 40)], "-")
-	return runner.Name(prefix + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:])))
+	return strings.Trim(prefix[:min(len(prefix), 40)], "-")
 }
 
 func hostname() string {

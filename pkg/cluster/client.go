@@ -17,11 +17,11 @@ import (
 // for as long as they ask for.
 const callTimeout = 30 * time.Second
 
-// NewClient makes a client of the cluster that the kubeconfig file names, or
-// of the cluster we run in when the file is empty. Every call but a watch ends
-// within 30 seconds. Bodies are JSON, so that audit logs and proxies can read
-// them. Calls are counted in requests, unless it is nil.
-func NewClient(kubeconfigFile string, requests *Requests) (kubernetes.Interface, error) {
+// NewConfig is how the cluster that the kubeconfig file names is reached, or the
+// cluster we run in when the file is empty. Every call but a watch ends within 30
+// seconds. Bodies are JSON, so that audit logs and proxies can read them. Calls
+// are counted in requests, unless it is nil.
+func NewConfig(kubeconfigFile string, requests *Requests) (*rest.Config, error) {
 	// With an empty path BuildConfigFromFlags falls back to a default file
 	// when the in-cluster configuration is missing; we do not want to guess.
 	load := rest.InClusterConfig
@@ -42,6 +42,15 @@ func NewClient(kubeconfigFile string, requests *Requests) (kubernetes.Interface,
 		cfg.Wrap(requests.Wrap)
 	}
 	cfg.UserAgent = "runnerward"
+	return cfg, nil
+}
+
+// NewClient makes a client of the cluster that [NewConfig] names.
+func NewClient(kubeconfigFile string, requests *Requests) (kubernetes.Interface, error) {
+	cfg, err := NewConfig(kubeconfigFile, requests)
+	if err != nil {
+		return nil, err
+	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make the cluster's client: %w", err)

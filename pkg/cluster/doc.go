@@ -69,6 +69,9 @@ type Options struct {
 	NodeLabels map[string]string
 	// Taint is the pool's taint, which runner pods tolerate.
 	Taint runner.Taint
+	// NodeFinalizers are of whoever launches the nodes, and wait for nothing but
+	// the end of a node's machine.
+	NodeFinalizers []string
 	// ServiceAccount is the pods' account, and the only one whose tokens count.
 	ServiceAccount string
 	// WitnessNamespace and WitnessServiceAccount are the account of the hosts'

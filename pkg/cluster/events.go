@@ -151,7 +151,6 @@ func (c *Cluster) create(ctx context.Context, n notice, ref corev1.ObjectReferen
 		namespace = metav1.NamespaceDefault
 	}
 	made, err := c.client.EventsV1().Events(namespace).Create(ctx, &eventsv1.Event{
-		// The API server completes a name that ends in a dash, and refuses a dot.
 		ObjectMeta:          metav1.ObjectMeta{GenerateName: ref.Name + "-", Namespace: namespace},
 		EventTime:           metav1.NewMicroTime(n.at),
 		ReportingController: c.opts.EventSource,

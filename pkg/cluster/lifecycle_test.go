@@ -297,3 +297,49 @@ func TestTheKubeletRefusesAPodThatIsForAnotherNode(t *testing.T) {
 		}
 	})
 }
+
+// TestANodeWhoseFinalizerNobodyRemoves: its machine is gone, and whoever put the
+// finalizer there is down. Within a minute that is theirs to remove, and a
+// finalizer of anybody else always is.
+func TestANodeWhoseFinalizerNobodyRemoves(t *testing.T) {
+	for name, tc := range map[string]struct {
+		finalizers []string
+		ours       []string
+		gone       bool
+	}{
+		"one that was named":       {[]string{"karpenter.sh/termination"}, []string{"karpenter.sh/termination"}, true},
+		"one of somebody else too": {[]string{"karpenter.sh/termination", "example.com/held"}, []string{"karpenter.sh/termination"}, false},
+		"none was named":           {[]string{"karpenter.sh/termination"}, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil, inProcess)
+				opts := options()
+				opts.NodeFinalizers = tc.ours
+				c, err := cluster.New(w.client, opts, zap.NewNop())
+				if err != nil {
+					t.Fatal(err)
+				}
+				node := w.node.DeepCopy()
+				node.Finalizers = tc.finalizers
+				if _, err := w.client.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				gone := func() bool {
+					must(t, "delete", c.DeleteNode(t.Context(), node.Name, string(node.UID)))
+					gone, err := c.NodeGone(t.Context(), node.Name, string(node.UID))
+					must(t, "look", err)
+					return gone
+				}
+				if gone() || gone() {
+					t.Error("the node is gone at once, want its finalizer to be its owner's to remove")
+				}
+				must(t, "delete the one before", c.DeleteNode(t.Context(), node.Name, "00000000-0000-4000-8000-000000000000"))
+				<-time.After(61 * time.Second)
+				if got := gone(); got != tc.gone {
+					t.Errorf("gone after a minute: %t, want %t", got, tc.gone)
+				}
+			})
+		})
+	}
+}

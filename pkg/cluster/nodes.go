@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -83,9 +84,10 @@ func nodeOf(n *corev1.Node) runner.Node {
 			node.Ready = cond.Status == corev1.ConditionTrue
 		}
 	}
-	// A node that is being deleted will not serve, whatever its kubelet says.
+	// A node that is being deleted takes nobody any more. It may be for long, while
+	// it is drained, and its kubelet speaks on.
 	if n.DeletionTimestamp != nil {
-		node.Ready = false
+		node.Cordoned = true
 	}
 	return node
 }
@@ -195,19 +197,52 @@ func mark(node *corev1.Node, name runner.Name) bool {
 	return true
 }
 
-// DeleteNode deletes the node object if it still has this UID.
+// releaseAfter is how long whoever put a finalizer on a node may take to remove
+// it once the node is being deleted.
+const releaseAfter = time.Minute
+
+// DeleteNode deletes the node object if it still has this UID. It is called once
+// the node's machine is gone. A finalizer of Options.NodeFinalizers has nothing
+// left to wait for then: it is removed if nobody does, because its controller may
+// be down.
 func (c *Cluster) DeleteNode(ctx context.Context, name, uid string) error {
 	err := c.client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: new(types.UID(uid))},
 	})
 	switch {
-	case err == nil, apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err):
 		return nil
 	case apierrors.IsConflict(err):
 		// The precondition failed: the node of this UID is gone already.
 		return nil
+	case err != nil:
+		return fmt.Errorf("delete node %s: %w", name, err)
+	case len(c.opts.NodeFinalizers) > 0:
+		return c.releaseNode(ctx, name, uid)
 	}
-	return fmt.Errorf("delete node %s: %w", name, err)
+	return nil
+}
+
+func (c *Cluster) releaseNode(ctx context.Context, name, uid string) error {
+	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read node %s: %w", name, err)
+	case string(node.UID) != uid || node.DeletionTimestamp == nil || time.Since(node.DeletionTimestamp.Time) < releaseAfter:
+		return nil
+	}
+	rest := slices.DeleteFunc(slices.Clone(node.Finalizers), func(f string) bool { return slices.Contains(c.opts.NodeFinalizers, f) })
+	if len(rest) == len(node.Finalizers) {
+		return nil
+	}
+	node.Finalizers = rest
+	// The resource version that was read guards it.
+	if _, err := c.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("release node %s: %w", name, err)
+	}
+	return nil
 }
 
 // NodeGone says whether no node of this name and UID exists. It is evidence, and

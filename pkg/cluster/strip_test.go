@@ -27,22 +27,22 @@ func TestStrippingLosesNothingThatIsRead(t *testing.T) {
 	node.Status.Addresses[0].Type = corev1.NodeInternalIP
 	node.Annotations = map[string]string{ClaimedBy: "runner-a", "other": "x"}
 	pod.Annotations = map[string]string{AnnotationAuthorized: "record", "other": "x"}
-	node.DeletionTimestamp = nil // else it is not ready, whatever else is read
+	node.DeletionTimestamp, node.Spec.Unschedulable = nil, false // cordoned, it would be both
 
 	kept, err := strip(node)
 	if err != nil {
 		t.Fatal(err)
 	}
 	less := kept.(*corev1.Node)
-	if got, want := nodeOf(less), nodeOf(node); !reflect.DeepEqual(got, want) || !want.Ready || want.InternalIP == "" {
+	if got, want := nodeOf(less), nodeOf(node); !reflect.DeepEqual(got, want) || !want.Ready || want.Cordoned || want.InternalIP == "" {
 		t.Errorf("stripped, the node is\n%+v, want\n%+v", got, want)
 	}
 	if claimedBy(less) != "runner-a" || len(less.Status.Images) > 0 || len(less.ManagedFields) > 0 || len(less.Annotations) != 1 {
 		t.Errorf("stripped, the node is %+v", less)
 	}
 	node.DeletionTimestamp = new(metav1.Now())
-	if kept, err = strip(node); err != nil || nodeOf(kept.(*corev1.Node)).Ready {
-		t.Errorf("stripped, a node that is being deleted is ready (%v)", err)
+	if kept, err = strip(node); err != nil || !nodeOf(kept.(*corev1.Node)).Cordoned {
+		t.Errorf("stripped, a node that is being deleted takes runners (%v)", err)
 	}
 
 	waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "long"}}
@@ -70,6 +70,11 @@ func TestStrippingLosesNothingThatIsRead(t *testing.T) {
 		if !reflect.DeepEqual(less.Spec, corev1.PodSpec{NodeName: "x"}) || len(less.ManagedFields) > 0 || len(less.Annotations) != 1 {
 			t.Errorf("stripped, the pod is %+v, want no more than what is read", less)
 		}
+	}
+	pod.Status.InitContainerStatuses = nil
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "long"}}
+	if kept, err = strip(pod); err != nil || podOf(kept.(*corev1.Pod)).Reason != "EvictionByEvictionAPI" {
+		t.Errorf("stripped, the evicted pod is %+v (%v)", podOf(kept.(*corev1.Pod)), err)
 	}
 	if obj, err := strip(cache.DeletedFinalStateUnknown{Key: "k"}); err != nil || obj.(cache.DeletedFinalStateUnknown).Key != "k" {
 		t.Errorf("strip(a tombstone) = %v, %v, want it unchanged", obj, err)

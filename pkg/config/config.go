@@ -183,8 +183,9 @@ type Taint struct {
 
 // Hosts says what the cloud must say of a host before it serves a job.
 type Hosts struct {
-	// Driver is autoscaling (AWS Auto Scaling groups) or none (hosts are
-	// cordoned for ever, not terminated; for development).
+	// Driver is autoscaling (AWS Auto Scaling groups), karpenter (a NodeClaim for
+	// each host) or none (hosts are cordoned for ever, not terminated; for
+	// development).
 	Driver string `yaml:"driver"`
 	// Region is where the API is called, Endpoint and CAFile replace AWS's own.
 	Region   string `yaml:"region"`
@@ -198,6 +199,7 @@ type Hosts struct {
 	// Nodegroup, the managed node group that they are of.
 	Groups    []string  `yaml:"groups"`
 	Nodegroup Nodegroup `yaml:"nodegroup"`
+	Karpenter Karpenter `yaml:"karpenter"`
 	// ImageIDs are exact, ImageNames are prefixes, ImageParameters are names of
 	// AWS's public parameters, whose images are allowed as long as they are
 	// named; one of them must match.
@@ -225,6 +227,33 @@ type Hosts struct {
 type Nodegroup struct {
 	Cluster string `yaml:"cluster"`
 	Name    string `yaml:"name"`
+}
+
+// Karpenter says which machines Karpenter launches for the pool.
+type Karpenter struct {
+	// NodeClass is an EC2NodeClass that launches the pool's hosts and nothing
+	// else: a machine with its tag may be ended.
+	NodeClass string `yaml:"nodeClass"`
+	// Requirements choose machines by well-known labels. Without one for
+	// karpenter.sh/capacity-type only on-demand machines are chosen.
+	Requirements []Requirement `yaml:"requirements"`
+	// StartupTaints are removed by whoever prepares a node; until then it takes
+	// no job.
+	StartupTaints []Taint `yaml:"startupTaints"`
+	// Max bounds how many machines there may be, those that are ending among them.
+	Max int `yaml:"max"`
+	// RegisterBy is how long a machine may take to become a node.
+	RegisterBy time.Duration `yaml:"registerBy"`
+	// TerminationGracePeriod is how long Karpenter waits for pods on a node whose
+	// NodeClaim somebody deletes. It outlasts limits.jobTTL.
+	TerminationGracePeriod time.Duration `yaml:"terminationGracePeriod"`
+}
+
+// Requirement is one of Kubernetes' node selector requirements.
+type Requirement struct {
+	Key      string   `yaml:"key"`
+	Operator string   `yaml:"operator"`
+	Values   []string `yaml:"values"`
 }
 
 // HostIdentity says whether hosts have a witness, which presents the identity
@@ -344,7 +373,7 @@ func defaults() Config {
 			JobTTL: 2 * time.Hour, SilentFor: 10 * time.Minute, EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 		},
 		Supervisor: Supervisor{Tick: 2 * time.Second},
-		Hosts:      Hosts{Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
+		Hosts:      Hosts{Karpenter: Karpenter{Max: 8, RegisterBy: 10 * time.Minute, TerminationGracePeriod: 3 * time.Hour}, Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
 		Ledger:     Ledger{S3: S3{SlackDays: defaultSlackDays}},
 		Admission:  Admission{Listen: ":8443"},
 		Status:     Status{Listen: ":9443"},

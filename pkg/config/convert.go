@@ -38,7 +38,7 @@ func (c *Config) RunnerLimits() runner.Limits {
 		MaxRunners: l.MaxRunners, MaxAttempts: l.MaxAttempts, AuthorizedFor: c.Pool.MaxStartAge,
 		DecideBy: l.DecideBy, BindBy: l.BindBy, ReleaseBy: l.ReleaseBy, IdleTTL: l.IdleTTL, SurplusGrace: l.SurplusGrace,
 		HookGrace: l.HookGrace, JobTTL: l.JobTTL, SilentFor: l.SilentFor, EscalateAfter: l.EscalateAfter, TeardownBy: l.TeardownBy, ConcludeGrace: l.ConcludeGrace,
-		Warm: c.Hosts.Warm, PrelaunchFor: c.Hosts.PrelaunchFor,
+		Warm: c.Hosts.Warm, PrelaunchFor: c.Hosts.PrelaunchFor, OnDemand: c.Hosts.Driver == driverKarpenter,
 	}
 }
 
@@ -53,9 +53,10 @@ func (c *Config) VetRules() runner.VetRules {
 		InstanceTags: asMap(c.Hosts.Tags), Groups: c.Hosts.Groups, BootModes: c.Hosts.BootModes,
 		IdentityRequired: c.Hosts.Identity.Required,
 	}
-	if c.Hosts.Driver == driverAutoscaling {
+	if c.Hosts.Driver != driverNone {
 		rules.Provider = "aws"
 	}
+	rules.NodeClaims = c.Hosts.Driver == driverKarpenter
 	if c.Hosts.OSImage != "" {
 		rules.OSImage = regexp.MustCompile(c.Hosts.OSImage)
 	}

@@ -184,7 +184,7 @@ func (v *validation) cluster() {
 
 func (v *validation) hosts() {
 	h := v.Hosts
-	v.oneOf("hosts.driver", h.Driver, driverAutoscaling, driverNone)
+	v.oneOf("hosts.driver", h.Driver, driverAutoscaling, driverKarpenter, driverNone)
 	v.readable("hosts.caFile", h.CAFile, optional)
 	if h.Endpoint != "" {
 		v.https("hosts.endpoint", h.Endpoint)
@@ -194,9 +194,12 @@ func (v *validation) hosts() {
 		v.shaped(fmt.Sprintf("hosts.tags[%d].key", i), tag.Key, isAnyText)
 	}
 	v.identity()
-	if h.Driver != driverAutoscaling {
+	if h.Driver != driverKarpenter && h.Karpenter.NodeClass != "" {
+		v.report("hosts.karpenter.nodeClass", fmt.Sprintf("given, and hosts.driver is %q", h.Driver), "leave it empty, or choose the driver karpenter")
+	}
+	if h.Driver != driverAutoscaling && h.Driver != driverKarpenter {
 		if h.Warm != 0 || h.PrelaunchFor != 0 {
-			v.report("hosts", "warm and prelaunchFor need a cloud that starts hosts", "set both to 0, or choose the driver autoscaling")
+			v.report("hosts", "warm and prelaunchFor need a cloud that starts hosts", "set both to 0, or choose another driver")
 		}
 		return
 	}
@@ -214,9 +217,12 @@ func (v *validation) hosts() {
 		v.report("hosts.regions", fmt.Sprintf("does not allow %q, where hosts are looked for", h.Region), "list hosts.region too")
 	}
 	v.each("hosts.subnets", h.Subnets, isSubnet)
-	if h.Nodegroup == (Nodegroup{}) {
+	switch {
+	case h.Driver == driverKarpenter:
+		v.karpenter()
+	case h.Nodegroup == (Nodegroup{}):
 		v.each("hosts.groups", h.Groups, isAnyText)
-	} else {
+	default:
 		v.eachOf("hosts.groups", h.Groups, isAnyText)
 		v.shaped("hosts.nodegroup.cluster", h.Nodegroup.Cluster, isLabel)
 		v.shaped("hosts.nodegroup.name", h.Nodegroup.Name, isLabel)

@@ -14,6 +14,7 @@ import (
 // The drivers of hosts.
 const (
 	driverAutoscaling = "autoscaling"
+	driverKarpenter   = "karpenter"
 	driverNone        = "none"
 )
 

@@ -164,6 +164,7 @@ func (t *teller) where(r *runner.Runner) Answer {
 	f.add(at, "instance profile", "%s", h.Profile)
 	f.add(at, "network", "%s", strings.Join(strings.Fields(strings.Join(append([]string{h.VPC, h.Subnet, h.PrivateIP}, h.NetworkInterfaces...), " ")), " "))
 	f.add(at, "node", "%s, uid %s", h.NodeName, h.NodeUID)
+	f.add(at, "NodeClaim", "%s", h.NodeClaim)
 	f.add(at, "boot", "%s", h.BootID)
 	identified(&f, at, h.Identity)
 	f.add(at, "checks passed", "%s", passed(h.Checks))

@@ -4,21 +4,16 @@
 package hosts
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"go.uber.org/zap"
 
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -69,16 +64,11 @@ var _ supervisor.Hosts = (*AutoScaling)(nil)
 // AutoScaling drives hosts that belong to Auto Scaling groups, such as EKS
 // managed node groups. It is safe for concurrent use.
 type AutoScaling struct {
-	ec2    *ec2.Client
+	machines
 	groups *autoscaling.Client
-	ssm    *ssm.Client
-	sts    *sts.Client
 	eks    *eks.Client
 	opt    Options
 
-	sessions sessions
-	subnets  remembered[bool]
-	images   remembered[string]
 	// activities are the scaling activities that end instances, by instance;
 	// empty where none was found a moment ago.
 	activities remembered[string]
@@ -99,31 +89,14 @@ func NewAutoScaling(cfg aws.Config, opt Options) (*AutoScaling, error) {
 	if opt.Logger == nil {
 		opt.Logger = zap.NewNop()
 	}
-	cfg = cfg.Copy()
-	cfg.APIOptions = append(slices.Clone(cfg.APIOptions), leaveTrail)
+	cfg = withTrail(cfg)
 	return &AutoScaling{
-		ec2: ec2.NewFromConfig(cfg),
-		ssm: ssm.NewFromConfig(cfg),
-		sts: sts.NewFromConfig(cfg),
-		eks: eks.NewFromConfig(cfg),
+		machines: newMachines(cfg, opt.ImageParameters, opt.Logger, opt.CallTimeout),
+		eks:      eks.NewFromConfig(cfg),
 		groups: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
 			// The SDK gives up at once on this fault, which passes by itself.
 			o.Retryer = retry.AddWithErrorCodes(o.Retryer, (*astypes.ScalingActivityInProgressFault)(nil).ErrorCode())
 		}),
-		opt:      opt,
-		sessions: sessions{arns: map[string]string{}},
+		opt: opt,
 	}, nil
-}
-
-// call bounds one API call.
-func (a *AutoScaling) call(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, a.opt.CallTimeout, fmt.Errorf("no answer within %s", a.opt.CallTimeout))
-}
-
-// because adds the cause of a context that ended to the error it led to.
-func because(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w (%w)", err, cause)
-	}
-	return err
 }

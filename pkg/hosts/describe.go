@@ -32,12 +32,24 @@ const (
 // one id that aged out fails the call for all (InvalidInstanceID.NotFound):
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 func (a *AutoScaling) Describe(ctx context.Context, ids []string) (map[string]runner.Instance, error) {
+	return a.describe(ctx, ids, facts{"groups", a.addGroups})
+}
+
+// facts are what is learned of instances that live.
+type facts struct {
+	what string
+	add  func(context.Context, []string, map[string]runner.Instance) error
+}
+
+// describe says what EC2 knows, and of those that live what the pool that they
+// are of adds to it.
+func (m *machines) describe(ctx context.Context, ids []string, ofPool facts) (map[string]runner.Instance, error) {
 	if err := wellFormed(instanceID, ids); err != nil {
 		return nil, fmt.Errorf("describe instances: %w", err)
 	}
 	out := map[string]runner.Instance{}
 	for chunk := range slices.Chunk(ids, filterChunk) {
-		if err := a.describeChunk(ctx, chunk, out); err != nil {
+		if err := m.describeChunk(ctx, chunk, out); err != nil {
 			return nil, fmt.Errorf("describe instances: %w", err)
 		}
 	}
@@ -45,12 +57,9 @@ func (a *AutoScaling) Describe(ctx context.Context, ids []string) (map[string]ru
 		in, listed := out[id]
 		return !listed || ending(in.State)
 	})
-	for _, fact := range []struct {
-		what string
-		add  func(context.Context, []string, map[string]runner.Instance) error
-	}{{"images", a.addImages}, {"groups", a.addGroups}, {"subnets", a.addSubnets}, {"public parameters", a.addParameters}} {
+	for _, fact := range []facts{{"images", m.addImages}, ofPool, {"subnets", m.addSubnets}, {"public parameters", m.addParameters}} {
 		if err := fact.add(ctx, alive, out); err != nil {
-			a.opt.Logger.Warn("facts of instances unknown", zap.String("facts", fact.what), zap.Error(err))
+			m.logger.Warn("facts of instances unknown", zap.String("facts", fact.what), zap.Error(err))
 		}
 	}
 	return out, nil
@@ -71,16 +80,16 @@ func byID(filter string, ids []string) []types.Filter {
 	return []types.Filter{{Name: aws.String(filter), Values: ids}}
 }
 
-func (a *AutoScaling) describeChunk(ctx context.Context, ids []string, into map[string]runner.Instance) error {
-	pages := ec2.NewDescribeInstancesPaginator(a.ec2, &ec2.DescribeInstancesInput{Filters: byID("instance-id", ids)})
+func (m *machines) describeChunk(ctx context.Context, ids []string, into map[string]runner.Instance) error {
+	pages := ec2.NewDescribeInstancesPaginator(m.ec2, &ec2.DescribeInstancesInput{Filters: byID("instance-id", ids)})
 	for pages.HasMorePages() {
-		page, err := nextPage(ctx, a, pages.NextPage)
+		page, err := nextPage(ctx, m, pages.NextPage)
 		if err != nil {
 			return err
 		}
 		for _, r := range page.Reservations {
 			for _, in := range r.Instances {
-				into[aws.ToString(in.InstanceId)] = a.instanceOf(aws.ToString(r.OwnerId), in)
+				into[aws.ToString(in.InstanceId)] = m.instanceOf(aws.ToString(r.OwnerId), in)
 			}
 		}
 	}
@@ -88,19 +97,19 @@ func (a *AutoScaling) describeChunk(ctx context.Context, ids []string, into map[
 }
 
 // nextPage fetches one page under a deadline of its own.
-func nextPage[Page, Option any](ctx context.Context, a *AutoScaling, next func(context.Context, ...Option) (Page, error)) (Page, error) {
-	ctx, cancel := a.call(ctx)
+func nextPage[Page, Option any](ctx context.Context, m *machines, next func(context.Context, ...Option) (Page, error)) (Page, error) {
+	ctx, cancel := m.call(ctx)
 	defer cancel()
 	page, err := next(ctx)
 	return page, because(ctx, err)
 }
 
-func (a *AutoScaling) addImages(ctx context.Context, ids []string, into map[string]runner.Instance) error {
+func (m *machines) addImages(ctx context.Context, ids []string, into map[string]runner.Instance) error {
 	for chunk := range slices.Chunk(ids, filterChunk) {
-		pages := ec2.NewDescribeInstanceImageMetadataPaginator(a.ec2,
+		pages := ec2.NewDescribeInstanceImageMetadataPaginator(m.ec2,
 			&ec2.DescribeInstanceImageMetadataInput{Filters: byID("instance-id", chunk)})
 		for pages.HasMorePages() {
-			page, err := nextPage(ctx, a, pages.NextPage)
+			page, err := nextPage(ctx, m, pages.NextPage)
 			if err != nil {
 				return fmt.Errorf("describe image metadata: %w", err)
 			}
@@ -153,7 +162,7 @@ func (a *AutoScaling) members(ctx context.Context, ids []string) ([]astypes.Auto
 	pages := autoscaling.NewDescribeAutoScalingInstancesPaginator(a.groups,
 		&autoscaling.DescribeAutoScalingInstancesInput{InstanceIds: ids})
 	for pages.HasMorePages() {
-		page, err := nextPage(ctx, a, pages.NextPage)
+		page, err := nextPage(ctx, &a.machines, pages.NextPage)
 		if err != nil {
 			return nil, fmt.Errorf("describe group members: %w", err)
 		}
@@ -162,9 +171,9 @@ func (a *AutoScaling) members(ctx context.Context, ids []string) ([]astypes.Auto
 	return out, nil
 }
 
-func (a *AutoScaling) instanceOf(owner string, in types.Instance) runner.Instance {
+func (m *machines) instanceOf(owner string, in types.Instance) runner.Instance {
 	out := runner.Instance{
-		ID: aws.ToString(in.InstanceId), AccountID: owner, Region: a.opt.Region,
+		ID: aws.ToString(in.InstanceId), AccountID: owner, Region: m.region,
 		ImageID: aws.ToString(in.ImageId), Type: string(in.InstanceType), BootMode: string(in.CurrentInstanceBootMode),
 		VPC: aws.ToString(in.VpcId), Subnet: aws.ToString(in.SubnetId),
 		PrivateIP: aws.ToString(in.PrivateIpAddress), PublicIP: aws.ToString(in.PublicIpAddress),
@@ -222,16 +231,16 @@ func addDevices(out *runner.Instance, in types.Instance) {
 // filter is used, because one volume that is gone would fail the call for all
 // (InvalidVolume.NotFound). Absence counts here, and only here, because the
 // caller saw the volumes in this account and region before.
-func (a *AutoScaling) VolumesGone(ctx context.Context, ids []string) ([]string, error) {
+func (m *machines) VolumesGone(ctx context.Context, ids []string) ([]string, error) {
 	if err := wellFormed(volumeID, ids); err != nil {
 		return nil, fmt.Errorf("describe volumes: %w", err)
 	}
 	var gone []string
 	for chunk := range slices.Chunk(ids, filterChunk) {
 		listed := map[string]bool{}
-		pages := ec2.NewDescribeVolumesPaginator(a.ec2, &ec2.DescribeVolumesInput{Filters: byID("volume-id", chunk)})
+		pages := ec2.NewDescribeVolumesPaginator(m.ec2, &ec2.DescribeVolumesInput{Filters: byID("volume-id", chunk)})
 		for pages.HasMorePages() {
-			page, err := nextPage(ctx, a, pages.NextPage)
+			page, err := nextPage(ctx, m, pages.NextPage)
 			if err != nil {
 				return nil, fmt.Errorf("describe volumes: %w", err)
 			}

@@ -21,25 +21,25 @@ const parameterChunk = 10
 // https://bottlerocket.dev/en/os/latest/#/install/quickstart/aws/
 // A parameter that does not exist, or has another value than an image id, stays
 // unresolved.
-func (a *AutoScaling) addParameters(ctx context.Context, ids []string, into map[string]runner.Instance) error {
-	if len(ids) == 0 || len(a.opt.ImageParameters) == 0 {
+func (m *machines) addParameters(ctx context.Context, ids []string, into map[string]runner.Instance) error {
+	if len(ids) == 0 || len(m.parameters) == 0 {
 		return nil
 	}
 	var unknown []string
-	for _, name := range a.opt.ImageParameters {
-		if _, known := a.images.get(name, time.Now()); !known {
+	for _, name := range m.parameters {
+		if _, known := m.images.get(name, time.Now()); !known {
 			unknown = append(unknown, name)
 		}
 	}
 	var problem error
 	for chunk := range slices.Chunk(unknown, parameterChunk) {
-		if problem = a.learnImages(ctx, chunk); problem != nil {
+		if problem = m.learnImages(ctx, chunk); problem != nil {
 			break
 		}
 	}
 	resolved := map[string]string{}
-	for _, name := range a.opt.ImageParameters {
-		if image, known := a.images.get(name, time.Now()); known {
+	for _, name := range m.parameters {
+		if image, known := m.images.get(name, time.Now()); known {
 			resolved[name] = image
 		}
 	}
@@ -51,16 +51,16 @@ func (a *AutoScaling) addParameters(ctx context.Context, ids []string, into map[
 	return problem
 }
 
-func (a *AutoScaling) learnImages(ctx context.Context, names []string) error {
-	ctx, cancel := a.call(ctx)
+func (m *machines) learnImages(ctx context.Context, names []string) error {
+	ctx, cancel := m.call(ctx)
 	defer cancel()
-	out, err := a.ssm.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
+	out, err := m.ssm.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 	if err != nil {
 		return fmt.Errorf("read public parameters: %w", because(ctx, err))
 	}
 	for _, p := range out.Parameters {
 		if image := aws.ToString(p.Value); imageID.MatchString(image) {
-			a.images.set(aws.ToString(p.Name), image, time.Now())
+			m.images.set(aws.ToString(p.Name), image, time.Now())
 		}
 	}
 	return nil

@@ -57,23 +57,23 @@ func (r *remembered[V]) keep(key string, value V, now time.Time, life time.Durat
 }
 
 // addSubnets says of each instance whether its subnet is private.
-func (a *AutoScaling) addSubnets(ctx context.Context, ids []string, into map[string]runner.Instance) error {
+func (m *machines) addSubnets(ctx context.Context, ids []string, into map[string]runner.Instance) error {
 	var unknown []string
 	for _, id := range ids {
 		subnet := into[id].Subnet
-		if _, known := a.subnets.get(subnet, time.Now()); subnet != "" && !known && !slices.Contains(unknown, subnet) {
+		if _, known := m.subnets.get(subnet, time.Now()); subnet != "" && !known && !slices.Contains(unknown, subnet) {
 			unknown = append(unknown, subnet)
 		}
 	}
 	var problem error
 	for chunk := range slices.Chunk(unknown, filterChunk) {
-		if problem = a.learnSubnets(ctx, chunk); problem != nil {
+		if problem = m.learnSubnets(ctx, chunk); problem != nil {
 			break
 		}
 	}
 	for _, id := range ids {
 		in := into[id]
-		if private, known := a.subnets.get(in.Subnet, time.Now()); known {
+		if private, known := m.subnets.get(in.Subnet, time.Now()); known {
 			in.PrivateSubnet = &private
 			into[id] = in
 		}
@@ -85,12 +85,12 @@ func (a *AutoScaling) addSubnets(ctx context.Context, ids []string, into map[str
 // route table leads to no internet gateway. Without a table of its own it follows
 // the VPC's main table:
 // https://docs.aws.amazon.com/vpc/latest/userguide/subnet-route-tables.html
-func (a *AutoScaling) learnSubnets(ctx context.Context, ids []string) error {
+func (m *machines) learnSubnets(ctx context.Context, ids []string) error {
 	found := map[string]types.Subnet{}
 	var vpcs []string
-	pages := ec2.NewDescribeSubnetsPaginator(a.ec2, &ec2.DescribeSubnetsInput{Filters: byID("subnet-id", ids)})
+	pages := ec2.NewDescribeSubnetsPaginator(m.ec2, &ec2.DescribeSubnetsInput{Filters: byID("subnet-id", ids)})
 	for pages.HasMorePages() {
-		page, err := nextPage(ctx, a, pages.NextPage)
+		page, err := nextPage(ctx, m, pages.NextPage)
 		if err != nil {
 			return fmt.Errorf("describe subnets: %w", err)
 		}
@@ -103,11 +103,11 @@ func (a *AutoScaling) learnSubnets(ctx context.Context, ids []string) error {
 		return nil
 	}
 	slices.Sort(vpcs)
-	own, err := a.routeTables(ctx, byID("association.subnet-id", ids))
+	own, err := m.routeTables(ctx, byID("association.subnet-id", ids))
 	if err != nil {
 		return err
 	}
-	main, err := a.routeTables(ctx, append(byID("association.main", []string{"true"}), byID("vpc-id", slices.Compact(vpcs))...))
+	main, err := m.routeTables(ctx, append(byID("association.main", []string{"true"}), byID("vpc-id", slices.Compact(vpcs))...))
 	if err != nil {
 		return err
 	}
@@ -116,16 +116,16 @@ func (a *AutoScaling) learnSubnets(ctx context.Context, ids []string) error {
 		if !known || sn.MapPublicIpOnLaunch == nil {
 			continue
 		}
-		a.subnets.set(id, !*sn.MapPublicIpOnLaunch && !opensToInternet(table), time.Now())
+		m.subnets.set(id, !*sn.MapPublicIpOnLaunch && !opensToInternet(table), time.Now())
 	}
 	return nil
 }
 
-func (a *AutoScaling) routeTables(ctx context.Context, filters []types.Filter) ([]types.RouteTable, error) {
+func (m *machines) routeTables(ctx context.Context, filters []types.Filter) ([]types.RouteTable, error) {
 	var out []types.RouteTable
-	pages := ec2.NewDescribeRouteTablesPaginator(a.ec2, &ec2.DescribeRouteTablesInput{Filters: filters})
+	pages := ec2.NewDescribeRouteTablesPaginator(m.ec2, &ec2.DescribeRouteTablesInput{Filters: filters})
 	for pages.HasMorePages() {
-		page, err := nextPage(ctx, a, pages.NextPage)
+		page, err := nextPage(ctx, m, pages.NextPage)
 		if err != nil {
 			return nil, fmt.Errorf("describe route tables: %w", err)
 		}

@@ -161,7 +161,7 @@ func (a *AutoScaling) describeGroups(ctx context.Context) ([]types.AutoScalingGr
 	pages := autoscaling.NewDescribeAutoScalingGroupsPaginator(a.groups,
 		&autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: a.opt.Groups})
 	for pages.HasMorePages() {
-		page, err := nextPage(ctx, a, pages.NextPage)
+		page, err := nextPage(ctx, &a.machines, pages.NextPage)
 		if err != nil {
 			return nil, fmt.Errorf("describe groups: %w", err)
 		}

@@ -151,11 +151,11 @@ func (a *AutoScaling) terminateOutside(ctx context.Context, id string, opt super
 
 // terminateDirectly asks EC2. Of a group's member the group learns by its
 // health check, and launches another.
-func (a *AutoScaling) terminateDirectly(ctx context.Context, id string, receipt *supervisor.TerminateReceipt) error {
-	callCtx, cancel := a.call(ctx)
+func (m *machines) terminateDirectly(ctx context.Context, id string, receipt *supervisor.TerminateReceipt) error {
+	callCtx, cancel := m.call(ctx)
 	defer cancel()
 	callCtx, trail := follow(callCtx, callEC2)
-	_, err := a.ec2.TerminateInstances(callCtx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+	_, err := m.ec2.TerminateInstances(callCtx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 	receipt.Requests = append(receipt.Requests, trail.made()...)
 	if code(err) == "OperationNotPermitted" {
 		// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_ChangingDisableAPITermination.html
@@ -211,9 +211,9 @@ func (a *AutoScaling) findActivity(ctx context.Context, group, id string) (strin
 }
 
 // look is the instance as EC2 shows it, zero when EC2 does not list it.
-func (a *AutoScaling) look(ctx context.Context, id string) (runner.Instance, error) {
+func (m *machines) look(ctx context.Context, id string) (runner.Instance, error) {
 	found := map[string]runner.Instance{}
-	if err := a.describeChunk(ctx, []string{id}, found); err != nil {
+	if err := m.describeChunk(ctx, []string{id}, found); err != nil {
 		return runner.Instance{}, fmt.Errorf("look at the instance: %w", err)
 	}
 	return found[id], nil

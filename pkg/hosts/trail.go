@@ -132,26 +132,26 @@ func (s *sessions) learned(key, arn string, now time.Time) {
 
 // identify asks STS who we are, unless that is known of this key. An empty key
 // means whichever signs now. It never fails: what is not learned stays unknown.
-func (a *AutoScaling) identify(ctx context.Context, key string) {
-	if _, known := a.sessions.of(key); known || !a.sessions.mayAsk(time.Now()) {
+func (m *machines) identify(ctx context.Context, key string) {
+	if _, known := m.sessions.of(key); known || !m.sessions.mayAsk(time.Now()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
 	ctx, t := follow(ctx, "sts:GetCallerIdentity")
-	out, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	out, err := m.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	signed, arn := "", ""
 	if made := t.made(); err == nil && len(made) > 0 {
 		signed, arn = made[len(made)-1].AccessKeyID, strings.TrimSpace(aws.ToString(out.Arn))
 	}
-	a.sessions.learned(signed, arn, time.Now())
+	m.sessions.learned(signed, arn, time.Now())
 }
 
 // named adds the sessions that are known to the requests.
-func (a *AutoScaling) named(ctx context.Context, requests []runner.Request) []runner.Request {
+func (m *machines) named(ctx context.Context, requests []runner.Request) []runner.Request {
 	for i, q := range requests {
-		a.identify(ctx, q.AccessKeyID)
-		requests[i].Session, _ = a.sessions.of(q.AccessKeyID)
+		m.identify(ctx, q.AccessKeyID)
+		requests[i].Session, _ = m.sessions.of(q.AccessKeyID)
 	}
 	return requests
 }

@@ -236,11 +236,13 @@ type Host struct {
 	NodeUID           string    `json:"nodeUid" pat:"word"`
 	BootID            string    `json:"bootId" pat:"word,opt"`
 	ProviderID        string    `json:"providerId,omitempty" pat:"provider,opt"`
-	OSImage           string    `json:"osImage,omitempty" pat:"os,opt"`
-	Kubelet           string    `json:"kubelet,omitempty" pat:"gitver,opt"`
-	Assurance         Assurance `json:"assurance" pat:"word"`
-	Volumes           []string  `json:"volumes,omitempty" pat:"word"`
-	Checks            []Check   `json:"checks"`
+	// NodeClaim is Karpenter's name of the host, empty where a group launched it.
+	NodeClaim string    `json:"nodeClaim,omitempty" pat:"dns,opt"`
+	OSImage   string    `json:"osImage,omitempty" pat:"os,opt"`
+	Kubelet   string    `json:"kubelet,omitempty" pat:"gitver,opt"`
+	Assurance Assurance `json:"assurance" pat:"word"`
+	Volumes   []string  `json:"volumes,omitempty" pat:"word"`
+	Checks    []Check   `json:"checks"`
 	// Identity is nil when no document was presented before the claim.
 	Identity *HostIdentity `json:"identity,omitempty"`
 }

@@ -159,7 +159,10 @@ type Instance struct {
 	InterfaceAt time.Time
 	// Group is the Auto Scaling group, Lifecycle the state in it.
 	Group, Lifecycle string
-	Tags             map[string]string
+	// NodeClaim is the pool's NodeClaim that the instance was launched for, nil
+	// while that is not known.
+	NodeClaim *NodeClaim
+	Tags      map[string]string
 	// PrivateSubnet says that the subnet gives out no public addresses and has
 	// no way in from the internet; nil when that is not known.
 	PrivateSubnet *bool
@@ -167,6 +170,23 @@ type Instance struct {
 	// that could not be resolved is missing.
 	ParameterImages map[string]string
 }
+
+// NodeClaim is a NodeClaim of Karpenter. An empty name is a positive "none".
+type NodeClaim struct {
+	Name  string
+	State NodeClaimState
+}
+
+// NodeClaimState is how far Karpenter is with a NodeClaim.
+type NodeClaimState string
+
+// The states of a NodeClaim that we tell apart. Ready means that its node has
+// registered and lost its startup taints, Deleting that somebody asked for its end.
+const (
+	NodeClaimStarting NodeClaimState = "Starting"
+	NodeClaimReady    NodeClaimState = "Ready"
+	NodeClaimDeleting NodeClaimState = "Deleting"
+)
 
 // Attachment is an EBS volume of an instance. A zero time is unknown.
 type Attachment struct {

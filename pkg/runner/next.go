@@ -26,6 +26,7 @@ type Limits struct {
 
 	Warm         int           // unclaimed hosts kept ready beyond those that are waited for
 	PrelaunchFor time.Duration // how long a host is kept ready for a deployment that waits; 0 is never
+	OnDemand     bool          // there is no host but those that are asked for
 }
 
 // TaskKind names a piece of outstanding work.

@@ -3,8 +3,8 @@ package runner
 import "time"
 
 // Scales says that the size of the pool is ours to raise: without warm hosts
-// and without starting them ahead it is left alone.
-func (l Limits) Scales() bool { return l.Warm > 0 || l.PrelaunchFor > 0 }
+// and without starting them ahead it is left alone, unless nobody else starts any.
+func (l Limits) Scales() bool { return l.OnDemand || l.Warm > 0 || l.PrelaunchFor > 0 }
 
 // Ready is how many unclaimed hosts should be ready or on their way now: those
 // kept warm, one for each authorized job that no idle runner can take, and one

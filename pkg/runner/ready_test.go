@@ -49,6 +49,7 @@ func TestReady(t *testing.T) {
 		"never more than may run":      {lim: func(l *runner.Limits) { l.Warm = 9 }, want: 3},
 		"GitHub asks":                  {events: []func(*world) runner.Event{ask}, want: 2},
 		"GitHub asked long ago":        {events: []func(*world) runner.Event{ask}, after: 31 * time.Minute, want: 1},
+		"on demand, nothing waits":     {lim: func(l *runner.Limits) { l.Warm, l.PrelaunchFor, l.OnDemand = 0, 0, true }, want: 0},
 		"only warm hosts":              {events: []func(*world) runner.Event{ask}, lim: func(l *runner.Limits) { l.PrelaunchFor = 0 }, want: 1},
 		"GitHub asks while frozen":     {events: []func(*world) runner.Event{ask, func(*world) runner.Event { return runner.Frozen{By: "cert:o", Reason: "x"} }}, want: 1},
 		"we approved, a reviewer next": {events: []func(*world) runner.Event{ask, func(*world) runner.Event { return ruled("a", "q1", runner.StateApproved) }}, want: 2},

@@ -27,7 +27,9 @@ type VetRules struct {
 	OSImage         *regexp.Regexp
 	InstanceTags    map[string]string
 	Groups          []string // Auto Scaling groups
-	BootModes       []string // such as "uefi"
+	// NodeClaims: hosts are of NodeClaims of the pool instead of groups.
+	NodeClaims bool
+	BootModes  []string // such as "uefi"
 	// IdentityRequired: a host without an identity document is not vetted.
 	IdentityRequired bool
 }
@@ -102,9 +104,13 @@ func (v *vetting) aws(n Node, in *Instance, rules VetRules) {
 	v.listed("host.subnet", in.Subnet, rules.Subnets)
 	v.is("host.noPublicIp", in.PublicIP == "")
 	v.known("host.privateSubnet", in.PrivateSubnet != nil, in.PrivateSubnet != nil && *in.PrivateSubnet)
-	v.listed("host.group", in.Group, rules.Groups)
-	// Every other state is one that the group is about to end, or has not begun.
-	v.known("host.lifecycle", in.Lifecycle != "", in.Lifecycle == "InService")
+	if rules.NodeClaims {
+		v.nodeClaim(in)
+	} else {
+		v.listed("host.group", in.Group, rules.Groups)
+		// Every other state is one that the group is about to end, or has not begun.
+		v.known("host.lifecycle", in.Lifecycle != "", in.Lifecycle == "InService")
+	}
 	v.listed("host.profile", in.Profile, rules.Profiles)
 	v.volumes(in)
 	v.is("host.tags", containsAll(in.Tags, rules.InstanceTags))
@@ -112,6 +118,23 @@ func (v *vetting) aws(n Node, in *Instance, rules VetRules) {
 	v.known("host.hopLimit", in.HopLimit != 0, in.HopLimit == 1)
 	v.listed("host.bootMode", in.BootMode, rules.BootModes)
 	v.image(in, rules)
+}
+
+// tagNodeClaim is what Karpenter writes on an instance once its node has
+// registered (karpenter-provider-aws, pkg/controllers/nodeclaim/tagging).
+const tagNodeClaim = "karpenter.sh/nodeclaim"
+
+// nodeClaim says that the instance was launched for a NodeClaim of the pool, that
+// EC2 names the same one, and that nobody has asked for its end.
+func (v *vetting) nodeClaim(in *Instance) {
+	var claim NodeClaim
+	if in.NodeClaim != nil {
+		claim = *in.NodeClaim
+	}
+	v.known("host.nodeClaim", in.NodeClaim != nil, claim.Name != "")
+	tag := in.Tags[tagNodeClaim]
+	v.known("host.nodeClaimTag", tag != "" && in.NodeClaim != nil, tag == claim.Name)
+	v.known("host.nodeClaimReady", claim.State != "", claim.State == NodeClaimReady)
 }
 
 // image goes by EC2's own image metadata; the node's osImage is a claim.
@@ -189,6 +212,9 @@ func HostOf(n Node, in *Instance, rules VetRules) Host {
 		h.PrivateIP, h.Subnet, h.LaunchedAt = in.PrivateIP, in.Subnet, in.LaunchedAt
 		h.VPC, h.Profile, h.NetworkInterfaces = in.VPC, in.Profile, in.NetworkInterfaces
 		h.Volumes = in.Volumes
+		if in.NodeClaim != nil {
+			h.NodeClaim = in.NodeClaim.Name
+		}
 		h.ImageParameter, _ = imageParameter(in, rules)
 		h.Assurance = L1
 	}

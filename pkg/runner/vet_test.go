@@ -40,6 +40,49 @@ func vetRules() runner.VetRules {
 	}
 }
 
+// TestVetANodeClaim: where Karpenter launches hosts there is no group, and a
+// claim of the pool that EC2 names too takes its place.
+func TestVetANodeClaim(t *testing.T) {
+	rules := vetRules()
+	rules.Groups, rules.NodeClaims = nil, true
+	for name, tc := range map[string]struct {
+		breakIt func(*runner.Instance)
+		check   string
+		want    runner.Verdict
+	}{
+		"good":                  {func(*runner.Instance) {}, "", runner.Pass},
+		"claims not learned":    {func(in *runner.Instance) { in.NodeClaim = nil }, "host.nodeClaim", runner.Unknown},
+		"no claim of the pool":  {func(in *runner.Instance) { in.NodeClaim = &runner.NodeClaim{} }, "host.nodeClaim", runner.Fail},
+		"not tagged yet":        {func(in *runner.Instance) { delete(in.Tags, "karpenter.sh/nodeclaim") }, "host.nodeClaimTag", runner.Unknown},
+		"tag of another claim":  {func(in *runner.Instance) { in.Tags["karpenter.sh/nodeclaim"] = "other" }, "host.nodeClaimTag", runner.Fail},
+		"claim being deleted":   {func(in *runner.Instance) { in.NodeClaim.State = runner.NodeClaimDeleting }, "host.nodeClaimReady", runner.Fail},
+		"not yet initialized":   {func(in *runner.Instance) { in.NodeClaim.State = runner.NodeClaimStarting }, "host.nodeClaimReady", runner.Fail},
+		"state not said":        {func(in *runner.Instance) { in.NodeClaim.State = "" }, "host.nodeClaimReady", runner.Unknown},
+		"the rest counts still": {func(in *runner.Instance) { in.HopLimit = 2 }, "host.hopLimit", runner.Fail},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := goodInstance()
+			in.Group, in.Lifecycle = "", ""
+			in.NodeClaim = &runner.NodeClaim{Name: "hipaa-prod-1", State: runner.NodeClaimReady}
+			in.Tags["karpenter.sh/nodeclaim"] = "hipaa-prod-1"
+			tc.breakIt(&in)
+			checks := runner.Vet(goodNode(), &in, rules)
+			if tc.check == "" {
+				if h := runner.HostOf(goodNode(), &in, rules); !runner.Vetted(checks) || h.NodeClaim != "hipaa-prod-1" {
+					t.Fatalf("vetted %t as %+v, want the claim's name on it", runner.Vetted(checks), h)
+				}
+				return
+			}
+			if !slices.Contains(checks, runner.Check{Name: tc.check, Verdict: tc.want}) {
+				t.Errorf("checks = %v, want %s: %s", checks, tc.check, tc.want)
+			}
+			if slices.ContainsFunc(checks, func(c runner.Check) bool { return c.Name == "host.group" }) {
+				t.Error("a group is asked for")
+			}
+		})
+	}
+}
+
 func TestVet(t *testing.T) {
 	node, in := goodNode(), goodInstance()
 	if checks := runner.Vet(node, &in, vetRules()); !runner.Vetted(checks) {

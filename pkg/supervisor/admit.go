@@ -183,15 +183,7 @@ var errNoHost = errors.New("no vetted host is ready")
 
 // taskClaim takes one vetted host out of the pool, in the log first.
 func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, error) {
-	hosts, err := s.inventory(ctx)
-	if err != nil {
-		return false, err
-	}
-	var host runner.Host
-	err = s.locked(ctx, func() (err error) {
-		host, err = s.claimable(s.state, id, hosts)
-		return err
-	})
+	host, err := s.choose(ctx, id)
 	if err != nil {
 		return false, err
 	}
@@ -207,52 +199,6 @@ func (s *Supervisor) taskClaim(ctx context.Context, id runner.JobID) (bool, erro
 		return runner.Claimed{Runner: name, Cause: id, Authorized: st.Jobs[id].Authorized.Digest, Host: host}, nil
 	})
 	return err == nil, err
-}
-
-// claimable is the first of these hosts that may serve the job. The caller
-// holds the turn.
-func (s *Supervisor) claimable(st *runner.State, id runner.JobID, hosts []runner.Host) (runner.Host, error) {
-	// The plan that asked for this may be older than another claim.
-	if tasks, _ := st.Next(time.Now(), s.Limits); !slices.Contains(tasks, runner.Task{Kind: runner.TaskClaim, Job: id}) {
-		return runner.Host{}, runner.ErrRecorded
-	}
-	for _, h := range hosts {
-		if _, used := st.UsedBy(h); !used && runner.Vetted(h.Checks) && runner.Validate(h) == nil {
-			return h, nil
-		}
-	}
-	return runner.Host{}, errNoHost
-}
-
-// inventory lists the nodes of the pool as hosts with their checks, oldest
-// first, so that a warm host is used before a new one.
-func (s *Supervisor) inventory(ctx context.Context) ([]runner.Host, error) {
-	nodes, err := s.Cluster.Nodes(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list the pool's nodes: %w", err)
-	}
-	slices.SortFunc(nodes, func(a, b runner.Node) int { return a.CreatedAt.Compare(b.CreatedAt) })
-	var ids []string
-	for _, n := range nodes {
-		if id, ok := n.InstanceID(); ok {
-			ids = append(ids, id)
-		}
-	}
-	instances, err := s.Hosts.Describe(ctx, ids)
-	if err != nil {
-		return nil, fmt.Errorf("describe the pool's instances: %w", err)
-	}
-	hosts := make([]runner.Host, 0, len(nodes))
-	for _, n := range nodes {
-		var known *runner.Instance
-		if id, ok := n.InstanceID(); ok {
-			if in, listed := instances[id]; listed {
-				known = &in
-			}
-		}
-		hosts = append(hosts, s.identified(runner.HostOf(n, known, s.Rules)))
-	}
-	return hosts, nil
 }
 
 // survey keeps the view of waiting hosts fresh for on-call.

@@ -24,10 +24,10 @@ type View struct {
 	Frozen   *FreezeView  `json:"frozen,omitempty"`
 	Queue    QueueHealth  `json:"queue"`
 	GitHub   GitHubHealth `json:"github"`
-	// Cluster is how the cluster is followed and what that costs.
-	Cluster ClusterHealth `json:"cluster"`
 	// HeldBack is why no host is taken for a while, empty if it is not so.
 	HeldBack string `json:"heldBack,omitempty"`
+	// Cluster is how the cluster is followed and what that costs.
+	Cluster ClusterHealth `json:"cluster"`
 	// Closed lists what forbids new work besides log, clock and freeze.
 	Closed []string    `json:"closed,omitempty"`
 	Strays []StrayView `json:"strays,omitempty"`

@@ -28,6 +28,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"go.uber.org/zap"
+	"k8s.io/client-go/rest"
 
 	"github.com/runnerward/runnerward/configs"
 	"github.com/runnerward/runnerward/pkg/admission"
@@ -79,6 +80,7 @@ type options struct {
 	pool      func(*runner.Pool)
 	hosts     int
 	group     func(*simaws.Group)
+	karpenter func(*hosts.KarpenterOptions) // launches the hosts instead of a group
 	onPod     func(pod, node string)
 	onRecord  func(b *bench, rec runner.Record) // must not wait
 	onRebuff  func(runner.Gate, runner.RebuffCause)
@@ -110,6 +112,7 @@ type bench struct {
 	keyPEM []byte
 
 	github, aws *memnet.Listener
+	kube        *memnet.Listener // nil without Karpenter
 	gate        *switchboard
 
 	mu     sync.Mutex
@@ -143,6 +146,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
 		b.world, err = world.New(world.Options{
 			Dir: dir, GitHubURL: gitHubURL, AppKey: &key.PublicKey, AdmissionCA: []byte("none"), GitHub: client,
+			ClusterToken: clusterToken, Karpenter: opts.karpenter != nil,
 			Admission: &http.Client{Transport: b.overhear(b.gate)}, SigningKey: key, Assign: opts.assign, GHES: opts.ghes, SessionTTL: 20 * time.Second,
 			ShuttingDown: 30 * time.Second, Refill: 20 * time.Second, Boot: 40 * time.Second, Hosts: max(opts.hosts, 2), HostGroup: opts.group, OnPod: opts.onPod, Exit: opts.exit, NodeLoss: opts.nodeLoss, JobLog: opts.stepsHook,
 			// The agent asks for tokens over https only; the pipe carries it as http.
@@ -154,7 +158,11 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stopGitHub, stopAWS := b.github.Serve(b.world.GitHub), b.aws.Serve(b.world.AWS)
+		stopGitHub, stopAWS, stopKube := b.github.Serve(b.world.GitHub), b.aws.Serve(b.world.AWS), func() {}
+		if b.world.Karpenter != nil {
+			b.kube = memnet.Listen()
+			stopKube = b.kube.Serve(b.world.Karpenter.Handler())
+		}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -168,6 +176,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 			client.CloseIdleConnections()
 			stopGitHub()
 			stopAWS()
+			stopKube()
 			b.verify()
 			if unknown := b.world.GitHub.UnknownRequests(); len(unknown) > 0 {
 				t.Errorf("the simulated GitHub has no route for %q: what was answered there proves nothing", unknown)
@@ -322,8 +331,12 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	if err != nil {
 		return opts, err
 	}
+	if b.opts.karpenter != nil {
+		opts.Rules.Groups, opts.Rules.NodeClaims = nil, true
+	}
 	nodes, err := cluster.New(b.world.Cluster.Client(), cluster.Options{
-		Namespace: world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
+		NodeFinalizers: []string{hosts.NodeFinalizer},
+		Namespace:      world.Namespace, NodeLabels: rules().Labels, Taint: rules().Taint, ServiceAccount: world.ServiceAccount,
 		WitnessNamespace: witnessAccount, WitnessServiceAccount: witnessAccount,
 		RunnerImage: "ghcr.io/actions/actions-runner:2.336.0", AgentImage: "runnerward-agent:test", AdmissionURL: "https://admission.sim",
 		AdmissionCAConfigMap: world.CAConfigMap, CPU: "1", Memory: "1Gi", Cluster: "hipaa-prod-east", ScaleSet: "hipaa-prod",
@@ -332,11 +345,7 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	if err != nil {
 		return opts, err
 	}
-	machines, err := hosts.NewAutoScaling(aws.Config{
-		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
-		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
-		HTTPClient:  &http.Client{Transport: b.overhear(wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}})},
-	}, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}, Logger: b.logger()})
+	machines, err := b.machines(d, opts.Rules)
 	if err != nil {
 		return opts, err
 	}
@@ -359,6 +368,33 @@ func (b *bench) wire(ctx context.Context, d *daemon) (supervisor.Options, error)
 	opts.GitHub, opts.Identity = faultyGitHub{client, b.faults}, faultyIdentity{identity, b.faults}
 	opts.Cluster, opts.Hosts = faultyCluster{nodes, b.faults}, faultyHosts{machines, b.faults}
 	return opts, nil
+}
+
+const clusterToken = "a-token-of-the-pretend-cluster"
+
+// machines is the driver of hosts.
+func (b *bench) machines(d *daemon, rules runner.VetRules) (supervisor.Hosts, error) {
+	cfg := aws.Config{
+		Region: world.Region, BaseEndpoint: aws.String("http://aws.sim"),
+		Credentials: credentials.NewStaticCredentialsProvider(world.AccessKeyID, world.SecretKey, ""),
+		HTTPClient:  &http.Client{Transport: b.overhear(wholeBody{&http.Transport{DialContext: d.net.dial(b.aws)}})},
+	}
+	if b.opts.karpenter == nil {
+		return hosts.NewAutoScaling(cfg, hosts.Options{Region: world.Region, Groups: []string{world.NodeGroup}, Logger: b.logger()})
+	}
+	api, err := hosts.NewNodeClaims(&rest.Config{
+		Host: "http://cluster.sim", BearerToken: clusterToken, QPS: -1, Transport: &http.Transport{DialContext: d.net.dial(b.kube)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	opt := hosts.KarpenterOptions{
+		Region: world.Region, Pool: "hipaa-prod", NodeClass: world.NodeClass, Max: 4, RegisterBy: 5 * time.Minute,
+		TerminationGracePeriod: 2 * time.Hour, Rules: rules, Logger: b.logger(),
+		NewName: func() string { return fmt.Sprintf("hipaa-prod-%d", time.Now().UnixNano()) },
+	}
+	b.opts.karpenter(&opt)
+	return hosts.NewKarpenter(cfg, api, opt)
 }
 
 // app signs in as the App that the world knows; its key signs job tokens too,
@@ -388,6 +424,7 @@ func (b *bench) limits() runner.Limits {
 		IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute, JobTTL: time.Hour, SilentFor: 10 * time.Minute,
 		EscalateAfter: 5 * time.Minute, TeardownBy: 20 * time.Minute, ConcludeGrace: 2 * time.Minute,
 	}
+	lim.OnDemand = b.opts.karpenter != nil
 	if b.opts.limits != nil {
 		b.opts.limits(&lim)
 	}

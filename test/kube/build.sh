@@ -2,7 +2,7 @@
 # build.sh TIER: builds what the tests of a tier run, from source at pinned
 # versions, and links it into DIR (default bin/kube of the repository).
 #
-#   api    the components of a cluster in one binary, kwok, helm
+#   api    the components of a cluster in one binary, kwok, helm, Karpenter's controllers
 #   node   and a container runtime, the agent's test images
 #   kind   and kind, a name server and a node image (make kind-image)
 #
@@ -101,6 +101,12 @@ build_kube() {
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm; do ln -s kube "$out/$name"; done
 }
 
+# build_karpenter makes Karpenter's controllers with a test's cloud. They share the
+# packages of Kubernetes with what is built before.
+build_karpenter() {
+  (cd "$here/karpenter" && watched go build -v -o "$out/karpenter" -ldflags '-s -w' ./karpenter)
+}
+
 # installed VERSION PACKAGE...: commands of a module that has no replacements.
 installed() {
   local version=$1 package
@@ -141,6 +147,9 @@ tier_api() {
   fi
   place=$(made kwok "$kwok")
   make_once "$place" installed "$kwok" sigs.k8s.io/kwok/cmd/kwok
+  linked "$place"
+  place=$(made karpenter "$here/karpenter")
+  make_once "$place" build_karpenter
   linked "$place"
   place=$(made helm "$helm")
   make_once "$place" installed "$helm" helm.sh/helm/v4/cmd/helm

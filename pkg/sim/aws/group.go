@@ -93,6 +93,9 @@ func (s *Server) AddInstance(template Group) string {
 	now := time.Now()
 	s.advance(now)
 	in := s.launch(template, false, now)
+	if in.Subnet != "" {
+		s.subnet(in.Subnet)
+	}
 	s.advance(now)
 	return in.ID
 }

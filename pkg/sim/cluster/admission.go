@@ -30,10 +30,11 @@ func (c *Cluster) admit(k kind, obj runtime.Object) error {
 	if problems := utilvalidation.IsDNS1123Subdomain(m.GetName()); len(problems) > 0 {
 		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), m.GetName(), problems[0]))
 	}
-	// apimachinery/pkg/api/validation/objectmeta.go, ValidateObjectMetaAccessor.
+	// A prefix is judged by itself, and may end in a dash but not in a dot:
+	// ValidateObjectMetaAccessor in apimachinery/pkg/api/validation.
 	if prefix := m.GetGenerateName(); prefix != "" {
-		if problems := apivalidation.NameIsDNSSubdomain(prefix, true); len(problems) > 0 {
-			errs = append(errs, field.Invalid(field.NewPath("metadata", "generateName"), prefix, problems[0]))
+		for _, problem := range apivalidation.NameIsDNSSubdomain(prefix, true) {
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "generateName"), prefix, problem))
 		}
 	}
 	switch obj := obj.(type) {

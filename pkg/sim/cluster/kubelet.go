@@ -98,7 +98,12 @@ func (c *Cluster) later(ctx context.Context, d time.Duration, do func()) {
 }
 
 func (c *Cluster) dropNode(loss types.NamespacedName) {
-	if obj, ok := c.objects["nodes"][key("", loss.Name)]; ok && string(accessor(obj).GetUID()) == loss.Namespace {
+	obj, ok := c.objects["nodes"][key("", loss.Name)]
+	switch {
+	case !ok || string(accessor(obj).GetUID()) != loss.Namespace:
+	case len(accessor(obj).GetFinalizers()) > 0:
+		c.hold("nodes", obj)
+	default:
 		c.drop("nodes", key("", loss.Name))
 	}
 }

@@ -46,7 +46,7 @@ func (w *worker) prepare(ctx context.Context) (ct Container, ok bool) {
 	if !ok {
 		return Container{}, false
 	}
-	return Container{Pod: pod, Env: environment(pod, main), Files: files, Token: tokens.read}, true
+	return Container{Pod: pod, Env: Environment(pod, main), Files: files, Token: tokens.read}, true
 }
 
 // stuck shows why the pod does not start and waits for its deletion.
@@ -79,7 +79,9 @@ func (w *worker) stuck(ctx context.Context) {
 	}
 }
 
-func environment(pod *corev1.Pod, ct corev1.Container) map[string]string {
+// Environment is that of a container of this pod, as far as it is made of literals
+// and of fields of the pod.
+func Environment(pod *corev1.Pod, ct corev1.Container) map[string]string {
 	env := map[string]string{}
 	for _, e := range ct.Env {
 		env[e.Name] = e.Value

@@ -260,6 +260,10 @@ func (c *Cluster) update(k kind, r request) (runtime.Object, error) {
 	}
 	m.SetResourceVersion(was.GetResourceVersion())
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	if held(was) && len(m.GetFinalizers()) == 0 {
+		c.drop(k.resource, key(r.namespace, r.name))
+		return obj.DeepCopyObject(), nil
+	}
 	// An update that changes nothing writes nothing.
 	if !equality.Semantic.DeepEqual(old, obj) {
 		c.put(k.resource, obj)
@@ -313,8 +317,30 @@ func (c *Cluster) remove(k kind, r request) (runtime.Object, error) {
 			return marked, nil
 		}
 	}
+	if len(m.GetFinalizers()) > 0 {
+		return c.hold(k.resource, obj), nil
+	}
 	c.drop(k.resource, id)
 	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess}, nil
+}
+
+// hold marks an object that its finalizers keep: it goes with the last of them.
+// https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
+func (c *Cluster) hold(resource string, obj runtime.Object) runtime.Object {
+	if held(accessor(obj)) {
+		return obj.DeepCopyObject()
+	}
+	obj = obj.DeepCopyObject()
+	accessor(obj).SetDeletionTimestamp(new(metav1.NewTime(time.Now().Truncate(time.Second))))
+	accessor(obj).SetDeletionGracePeriodSeconds(new(int64(0)))
+	c.put(resource, obj)
+	return obj
+}
+
+// held says that an object is gone but for its finalizers.
+func held(m metav1.Object) bool {
+	grace := m.GetDeletionGracePeriodSeconds()
+	return m.GetDeletionTimestamp() != nil && grace != nil && *grace == 0
 }
 
 // terminating marks the pod for graceful deletion; still is false when it can

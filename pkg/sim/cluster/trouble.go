@@ -122,7 +122,10 @@ func disruptionTarget(reason string) corev1.PodCondition {
 // SilenceNode cuts a node's kubelet off from the API server for good, and from
 // nothing else: its containers run on, unseen, and no deletion reaches them.
 // While [Cluster.Run] runs, the node shows as not ready after a while, and later
-// its pods are taken away as far as the API server can (pkg/controller/nodelifecycle).
+// its pods are taken away as far as the API server can (pkg/controller/nodelifecycle
+// and tainteviction; with kube-controller-manager 1.37.2 the node was Unknown
+// after 52 s, and its pods bore the condition and a deletion time). The real one
+// takes no pods while all nodes of a zone are silent; here it always does.
 // It says whether there is such a node.
 func (c *Cluster) SilenceNode(name string) bool {
 	c.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,10 @@ type Options struct {
 	// Join and Leave are told of instances that run and that are terminated, in
 	// place of the pretend cluster: then there is none. They must not block.
 	Join, Leave func(simaws.Instance)
+	// GitHubServer changes the simulated GitHub before it is made.
+	GitHubServer func(*simgithub.Config)
+	// Karpenter launches the hosts: then there is no Auto Scaling group.
+	Karpenter bool
 	// HostGroup changes the Auto Scaling group before it is made.
 	HostGroup func(*simaws.Group)
 	// HookEnv changes the environment that the runner gives to the hook.
@@ -111,6 +116,8 @@ type World struct {
 	AWS    *simaws.Server
 	// Cluster is nil when [Options.Join] stands for another.
 	Cluster *simcluster.Cluster
+	// Karpenter is nil without [Options.Karpenter].
+	Karpenter *Karpenter
 	// RepositoryID and OrgID are what the configuration has to name.
 	RepositoryID, OrgID int64
 	// GroupID is the restricted runner group.
@@ -128,11 +135,15 @@ const (
 // New makes and populates a world. It starts nothing; see [World.Run].
 func New(opts Options) (*World, error) {
 	w := &World{opts: opts, OrgID: orgID}
-	w.GitHub = simgithub.New(simgithub.Config{
+	github := simgithub.Config{
 		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
-	})
+	}
+	if opts.GitHubServer != nil {
+		opts.GitHubServer(&github)
+	}
+	w.GitHub = simgithub.New(github)
 	w.populate()
 	join, leave := opts.Join, opts.Leave
 	if join == nil {
@@ -168,6 +179,11 @@ func New(opts Options) (*World, error) {
 	if opts.HostGroup != nil {
 		opts.HostGroup(&group)
 	}
+	if opts.Karpenter {
+		var err error
+		w.Karpenter, err = newKarpenter(w, group)
+		return w, err
+	}
 	w.AWS.AddGroup(group)
 	return w, nil
 }
@@ -191,16 +207,24 @@ func (w *World) populate() {
 	})
 }
 
-// join makes a running instance a node, as its kubelet would.
-func (w *World) join(in simaws.Instance) {
-	_, err := w.Cluster.AddNode(simcluster.NodeSpec{
+// Node is how the instance's kubelet registers it.
+func Node(in simaws.Instance) simcluster.NodeSpec {
+	return simcluster.NodeSpec{
 		Name: in.PrivateDNS, ProviderID: in.ProviderID(), InternalIP: in.PrivateIP,
 		Labels:  map[string]string{PoolLabelKey: PoolLabelValue, "kubernetes.io/hostname": in.PrivateDNS},
 		Taints:  []corev1.Taint{{Key: "workload", Value: "hipaa-runner", Effect: corev1.TaintEffectNoSchedule}},
 		OSImage: "Bottlerocket OS 1.57.0 (aws-k8s-1.35)", KubeletVersion: "v1.35.2-eks-1a2b3c4",
 		BootID: "boot-" + in.ID, MachineID: "machine-" + in.ID,
-	})
-	if err != nil {
+	}
+}
+
+// join makes a running instance a node, as its kubelet would.
+func (w *World) join(in simaws.Instance) {
+	spec, joins := w.joinFrom(Node(in), in.ID)
+	if !joins {
+		return
+	}
+	if _, err := w.Cluster.AddNode(spec); err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the world itself
 	}
 }
@@ -231,6 +255,11 @@ func (w *World) Run(ctx context.Context) error {
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
 	}()
+	var karpenter sync.WaitGroup
+	defer karpenter.Wait()
+	if w.Karpenter != nil {
+		karpenter.Go(func() { w.Karpenter.run(ctx) })
+	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -3,13 +3,13 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,60 +21,27 @@ import (
 	"github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/runner"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
+	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
-	"github.com/runnerward/runnerward/test/kube/plane"
 )
 
-const runners = "gha-runners"
-
-// adapter is pkg/cluster before a real API server, with a node of the pool and
-// another, and without kubelets.
-func adapter(t *testing.T, p *plane.Plane, onChange func(supervisor.Change)) (*cluster.Cluster, kubernetes.Interface) {
+// watched is pkg/cluster before the real API server, counting its calls, with one
+// node of its pool, which has no kubelet.
+func watched(t *testing.T, onChange func(supervisor.Change)) (c *cluster.Cluster, namespace, node string) {
 	t.Helper()
-	admin, err := p.Client()
-	if err != nil {
+	namespace = runnersNamespace(t)
+	node = namespace + "-1"
+	made := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, Labels: map[string]string{world.PoolLabelKey: namespace}}}
+	if _, err := admin(t).CoreV1().Nodes().Create(t.Context(), made, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx := t.Context()
-	core := admin.CoreV1()
-	if _, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: runners}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := core.ServiceAccounts(runners).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "runner"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for name, pool := range map[string]string{"node-1": "prod", "other": "other"} {
-		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pool": pool}}}
-		if _, err := core.Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	t.Cleanup(func() { forget(t, node) })
 	requests := &cluster.Requests{}
-	client, err := cluster.NewClient(p.AdminKubeconfig(), requests)
+	client, err := cluster.NewClient(planeOf(t).AdminKubeconfig(), requests)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.New(client, cluster.Options{
-		Namespace: runners, NodeLabels: map[string]string{"pool": "prod"}, Taint: runner.Taint{Key: "workload", Value: "runner", Effect: "NoSchedule"},
-		ServiceAccount: "runner", RunnerImage: "runner.invalid/runner:1", AgentImage: "runner.invalid/agent:1",
-		AdmissionURL: "https://runnerward.runnerward:8443", CPU: "1", Memory: "1Gi", Cluster: "test", ScaleSet: "prod", Organization: "acme",
-		OnChange: onChange, Requests: requests,
-	}, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c, admin
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
+	return adapterOf(t, client, namespace, func(o *cluster.Options) { o.OnChange, o.Requests = onChange, requests }), namespace, node
 }
 
 // asked is how often the API server was asked in all.
@@ -88,9 +55,8 @@ func asked(c *cluster.Cluster) (n int64) {
 // TestARealClusterIsFollowed has the informers watch a real API server: reads
 // cost no call, what we wrote is read, and changes are told.
 func TestARealClusterIsFollowed(t *testing.T) {
-	p := start(t)
 	var told atomic.Int64
-	c, admin := adapter(t, p, func(supervisor.Change) { told.Add(1) })
+	c, runners, name := watched(t, func(supervisor.Change) { told.Add(1) })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = c.Run(ctx) }()
@@ -107,19 +73,19 @@ func TestARealClusterIsFollowed(t *testing.T) {
 		}
 		return list
 	}
-	until(t, "the nodes are read without asking", func() bool { return free(func() { nodes() }) })
+	until(t, "the nodes are read without asking", time.Minute, func() (bool, error) { return free(func() { nodes() }), nil })
 	list := nodes()
-	if len(list) != 1 || list[0].Name != "node-1" {
-		t.Fatalf("Nodes() = %+v, want node-1", list)
+	if len(list) != 1 || list[0].Name != name {
+		t.Fatalf("Nodes() = %+v, want %s", list, name)
 	}
-	host := runner.Host{NodeName: "node-1", NodeUID: list[0].UID}
+	host := runner.Host{NodeName: name, NodeUID: list[0].UID}
 	if err := c.ClaimNode(ctx, host, "runner-a"); err != nil {
 		t.Fatal(err)
 	}
 	if n := nodes()[0]; n.ClaimedBy != "runner-a" || !n.Cordoned {
 		t.Errorf("Nodes()[0] = %+v right after the claim, want it claimed", n)
 	}
-	spec := supervisor.PodSpec{Runner: "runner-a", NodeName: "node-1", Authorized: runner.DigestOf([]byte("a")), Cause: "job", JobTTL: time.Hour}
+	spec := podSpec("runner-a", name)
 	if err := c.EnsurePod(ctx, spec); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +100,7 @@ func TestARealClusterIsFollowed(t *testing.T) {
 	if got := phase(); got != runner.PodPending {
 		t.Errorf("Pod() is %s right after its creation, want Pending", got)
 	}
-	until(t, "claim, pod and reads cost nothing any more", func() bool {
+	until(t, "claim, pod and reads cost nothing any more", time.Minute, func() (bool, error) {
 		return free(func() {
 			if err := c.ClaimNode(ctx, host, "runner-a"); err != nil {
 				t.Fatal(err)
@@ -144,28 +110,24 @@ func TestARealClusterIsFollowed(t *testing.T) {
 			}
 			phase()
 			nodes()
-		})
+		}), nil
 	})
 	before := told.Load()
-	zero := int64(0)
-	if err := admin.CoreV1().Pods(runners).Delete(ctx, "runner-a", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+	if err := admin(t).CoreV1().Pods(runners).Delete(ctx, "runner-a", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the pod is gone", func() bool { return phase() == runner.PodGone })
-	until(t, "that is told", func() bool { return told.Load() > before })
-	c.Event("runner-a", "node-1", "Terminated", "the test ends it")
-	for namespace, object := range map[string]string{runners: "runner-a", metav1.NamespaceDefault: "node-1"} {
-		until(t, "the event about "+object, func() bool {
-			list, err := admin.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
+	until(t, "the pod is gone", time.Minute, func() (bool, error) { return phase() == runner.PodGone, nil })
+	until(t, "that is told", time.Minute, func() (bool, error) { return told.Load() > before, nil })
+	c.Event("runner-a", name, "Terminated", "the test ends it")
+	for namespace, object := range map[string]string{runners: "runner-a", metav1.NamespaceDefault: name} {
+		until(t, "the event about "+object, time.Minute, func() (bool, error) {
+			list, err := admin(t).EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 			if err != nil {
-				t.Fatal(err)
+				return false, err
 			}
-			for _, e := range list.Items {
-				if e.Reason == "Terminated" && e.Regarding.Name == object && e.Regarding.UID != "" {
-					return true
-				}
-			}
-			return false
+			return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
+				return e.Reason == "Terminated" && e.Regarding.Name == object && e.Regarding.UID != ""
+			}), nil
 		})
 	}
 	for _, w := range c.Health().Watches {
@@ -183,16 +145,14 @@ func TestARealClusterIsFollowed(t *testing.T) {
 
 // TestTheSimulatedWatchAnswersAsTheRealOne puts the same questions to both.
 func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
-	p := start(t)
-	_, real := adapter(t, p, nil)
-	sim, err := simcluster.New(simcluster.Options{Namespace: runners, ServiceAccounts: []string{"runner"}})
+	_, runners, node := watched(t, nil)
+	real := admin(t)
+	sim, err := simcluster.New(simcluster.Options{Namespace: runners, ServiceAccounts: []string{world.ServiceAccount}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, pool := range map[string]string{"node-1": "prod", "other": "other"} {
-		if _, err := sim.AddNode(simcluster.NodeSpec{Name: name, Labels: map[string]string{"pool": pool}}); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := sim.AddNode(simcluster.NodeSpec{Name: node, Labels: map[string]string{world.PoolLabelKey: runners}}); err != nil {
+		t.Fatal(err)
 	}
 	yes, no, newer := new(true), new(false), metav1.ResourceVersionMatchNotOlderThan
 	future := strconv.Itoa(1_000_000_000)
@@ -202,7 +162,7 @@ func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
 		"the state":                          {SendInitialEvents: yes, ResourceVersionMatch: newer, AllowWatchBookmarks: true},
 		"the state, without bookmarks":       {SendInitialEvents: yes, ResourceVersionMatch: newer},
 		"no state":                           {SendInitialEvents: no, ResourceVersionMatch: newer, AllowWatchBookmarks: true},
-		"by field":                           {FieldSelector: "metadata.name=other"},
+		"by field":                           {FieldSelector: "metadata.name=" + node},
 		"a version to come":                  {ResourceVersion: future},
 		"a state to come":                    {ResourceVersion: future, SendInitialEvents: yes, ResourceVersionMatch: newer, AllowWatchBookmarks: true},
 		"initial events without a match":     {SendInitialEvents: yes},
@@ -213,7 +173,7 @@ func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
 	var asking sync.WaitGroup
 	for name, opts := range cases {
 		if opts.FieldSelector == "" {
-			opts.LabelSelector = "pool=prod"
+			opts.LabelSelector = world.PoolLabelKey + "=" + runners
 		}
 		asking.Go(func() {
 			want, got := firstWords(t, real, opts), firstWords(t, sim.Client(), opts)
@@ -224,7 +184,7 @@ func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
 	}
 	asking.Wait()
 	for name, opts := range map[string]metav1.ListOptions{
-		"any version": {ResourceVersion: "0"}, "a version to come": {ResourceVersion: future}, "a version that is none": {ResourceVersion: "new"},
+		"any version": {ResourceVersion: "0"}, "a version that is none": {ResourceVersion: "new"},
 		"a match without a version": {ResourceVersionMatch: newer}, "initial events": {SendInitialEvents: yes, ResourceVersionMatch: newer, ResourceVersion: "0"},
 		"a field that is none": {FieldSelector: "spec.color=red"},
 	} {
@@ -236,8 +196,7 @@ func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
 			t.Errorf("list %s: the simulator says %q, the API server %q", name, got, want)
 		}
 	}
-	event := func(client kubernetes.Interface) string { return seriesOf(t, client) }
-	if got, want := event(sim.Client()), event(real); got != want {
+	if got, want := seriesOf(t, sim.Client(), node), seriesOf(t, real, node); got != want {
 		t.Errorf("changes of an event: the simulator says %s, the API server %s", got, want)
 	}
 }
@@ -283,14 +242,14 @@ func firstWords(t *testing.T, client kubernetes.Interface, opts metav1.ListOptio
 }
 
 // seriesOf makes an event, counts it, and tries to change its note.
-func seriesOf(t *testing.T, client kubernetes.Interface) string {
+func seriesOf(t *testing.T, client kubernetes.Interface, node string) string {
 	t.Helper()
 	events := client.EventsV1().Events(metav1.NamespaceDefault)
 	made, err := events.Create(t.Context(), &eventsv1.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "node-1-", Namespace: metav1.NamespaceDefault},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: node + "-", Namespace: metav1.NamespaceDefault},
 		EventTime:  metav1.NowMicro(), ReportingController: "runnerward.io/supervisor", ReportingInstance: "test",
 		Action: "Tested", Reason: "Tested", Note: "note", Type: corev1.EventTypeNormal,
-		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: "node-1"},
+		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

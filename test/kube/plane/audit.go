@@ -22,8 +22,10 @@ rules:
 // Request is one request of the API server's audit log.
 // https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 type Request struct {
-	Verb string
-	User struct {
+	// AuditID is what the answer's header Audit-Id told the caller.
+	AuditID          string
+	Verb, RequestURI string
+	User             struct {
 		Username string
 		Groups   []string
 	}

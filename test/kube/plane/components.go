@@ -45,6 +45,8 @@ func (p *Plane) startAPIServer(ctx context.Context) error {
 		"--tls-cert-file=" + p.file("pki/apiserver.pem"), "--tls-private-key-file=" + p.file("pki/apiserver.key"),
 		"--client-ca-file=" + p.file("pki/ca.pem"), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--service-cluster-ip-range=" + serviceRange,
+		// As every installer has it: Pod Security decides, by namespace.
+		"--allow-privileged=true",
 		// Tokens as EKS issues them: bound to their pod, for the audience asked for.
 		"--service-account-issuer=" + p.URL, "--service-account-key-file=" + p.file("pki/accounts.pub"),
 		"--service-account-signing-key-file=" + p.file("pki/accounts.key"),
