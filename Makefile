@@ -9,7 +9,7 @@ BINARIES := runnerward runnerward-agent runnerward-demo
 # What test/kube/build.sh linked; its tests are skipped without the folder.
 KUBE_BIN := $(CURDIR)/bin/kube
 
-.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-all race fuzz bench demo verify lint clean
+.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-node test-all race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -34,14 +34,21 @@ test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulator
 	cd test/conformance/v010 && go test -timeout 120s ./...
 
 FAULTS ?= all
-test-faults: ## every fault of the simulated GitHub, and a crash, at every step of deploys (minutes; FAULTS=3/8 is a part)
+test-faults: ## every fault of the simulated GitHub, a crash and a takeover, at every step of deploys (minutes; FAULTS=3/8 is a part)
 	@mkdir -p bin
-	@RUNNERWARD_FAULTS=$(FAULTS) go test -timeout 1200s -run 'TestEveryFaultAtEveryStep|TestCrashAtEveryStepNeverUsesAHostTwice' -v ./test/endtoend > bin/faults.log; \
+	@RUNNERWARD_FAULTS=$(FAULTS) go test -timeout 1200s -run 'TestEveryFaultAtEveryStep|TestCrashAtEveryStepNeverUsesAHostTwice|TestADaemonThatIsOvertakenDoesNoHarm' -v ./test/endtoend > bin/faults.log; \
 	  failed=$$?; grep -v '^=== \|--- PASS' bin/faults.log; exit $$failed
 
 test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchmark (the server is built first: minutes)
 	cd test/s3 && go vet ./... && go mod tidy -diff
 	cd test/s3 && go test -timeout 600s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
+
+
+test-node: build ## the agent and the daemon with real kubelets: jobs, refusals, kills, lost hosts (Linux, root; minutes the first time)
+	test/kube/build.sh node
+	cd test/kube/tools && go vet ./mkimage && go test ./mkimage
+	go test -c -o $(KUBE_BIN)/node.test ./test/kube/node
+	cd test/kube/node && RUNNERWARD_KUBE=$(KUBE_BIN) RUNNERWARD_KEEP=$(KUBE_BIN)/node-logs ../sandbox.sh $(KUBE_BIN)/node.test -test.v -test.timeout 15m
 
 test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you say otherwise (docs/aws-live.md)
 	go test -count=1 -v -timeout 3h ./test/awslive -run Live

@@ -101,9 +101,18 @@ func volumeAt(pod *corev1.PodSpec, path string) string {
 	return ""
 }
 
+// inS3 are two replicas whose ledger is in a bucket.
+const inS3 = "replicas=2,config.ledger.dir=,config.ledger.s3.bucket=evidence"
+
 func TestHelmRefusesAConfigurationThatDisagrees(t *testing.T) {
 	for _, tc := range []struct{ name, set, says string }{
 		{"another namespace", "config.cluster.namespace=elsewhere", "config.cluster.namespace"},
+		{"replicas that share no folder", "replicas=2", "config.ledger.dir"},
+		{"replicas without the same keys", inS3, "config.ledger.keysDir"},
+		{"replicas without the same previous keys", inS3 + ",config.ledger.keysDir=,config.ledger.kms.previousKeysDir=/var/lib/runnerward/keys", "config.ledger.kms.previousKeysDir"},
+		{"replicas on one claim", inS3 + ",persistence.existingClaim=ledger", "persistence.existingClaim"},
+		{"replicas that compete for another lease", inS3 + ",config.ledger.keysDir=,config.ledger.kms.recordKey=x,config.supervisor.leaderElection.leaseName=other", "config.supervisor.leaderElection.leaseName"},
+		{"a lease that the role does not name", "config.supervisor.leaderElection.enabled=true,config.supervisor.leaderElection.leaseName=other", "config.supervisor.leaderElection.leaseName"},
 		{"another account of runners", "runnerServiceAccount.name=other", "config.cluster.serviceAccount"},
 		{"another name of the release", "fullnameOverride=other", "config.cluster.admissionURL"},
 		{"another port", "ports.status=10444", "config.status.listen"},

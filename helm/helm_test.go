@@ -187,6 +187,8 @@ func TestPermissions(t *testing.T) {
 		"ClusterRole core/nodes [get list watch update delete]",
 		"ClusterRole karpenter.k8s.aws/ec2nodeclasses [get]",             // with hosts.driver karpenter only
 		"ClusterRole karpenter.sh/nodeclaims [list create patch delete]", // with hosts.driver karpenter only
+		"Role coordination.k8s.io/leases [create]",
+		"Role coordination.k8s.io/leases [get update] of one name",
 		"Role core/pods [get list watch create delete]",
 		"Role events.k8s.io/events [create update]",
 		"Role in default events.k8s.io/events [create update]",
@@ -223,7 +225,11 @@ func TestPermissions(t *testing.T) {
 					group = "core"
 				}
 				for _, resource := range r.Resources {
-					got = append(got, kind+" "+group+"/"+resource+" ["+strings.Join(r.Verbs, " ")+"]")
+					rule := kind + " " + group + "/" + resource + " [" + strings.Join(r.Verbs, " ") + "]"
+					if len(r.ResourceNames) == 1 {
+						rule += " of one name"
+					}
+					got = append(got, rule)
 				}
 			}
 			got = append(got, r.NonResourceURLs...)

@@ -109,15 +109,20 @@ func TestRenderedByDefault(t *testing.T) {
 	}
 }
 
-// checkDaemon holds the pod to the restricted Pod Security Standard, and to
-// one writer of the ledger.
-// https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+// checkDaemon wants one writer of the ledger.
 func checkDaemon(t *testing.T, d *appsv1.Deployment) {
 	t.Helper()
 	if d.Spec.Replicas == nil || *d.Spec.Replicas != 1 || d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
 		t.Errorf("replicas %v, strategy %s, want 1 and Recreate: two pods would fight for the ledger", d.Spec.Replicas, d.Spec.Strategy.Type)
 	}
-	pod := d.Spec.Template.Spec
+	checkPod(t, d.Spec.Template)
+}
+
+// checkPod holds the daemon's pod to the restricted Pod Security Standard.
+// https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+func checkPod(t *testing.T, template corev1.PodTemplateSpec) {
+	t.Helper()
+	pod := template.Spec
 	if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || pod.HostNetwork || pod.HostPID {
 		t.Fatalf("the pod has %d containers, want the daemon alone", len(pod.Containers))
 	}
@@ -160,7 +165,7 @@ func checkDaemon(t *testing.T, d *appsv1.Deployment) {
 			t.Errorf("secret %s has mode %v, want 0440", v.Name, v.Secret.DefaultMode)
 		}
 	}
-	if c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError || d.Spec.Template.Annotations["checksum/config"] == "" {
+	if c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError || template.Annotations["checksum/config"] == "" {
 		t.Errorf("no termination message from the log, or no checksum of the configuration")
 	}
 }
@@ -207,7 +212,9 @@ func TestHelmRefusesWhatTheSchemaForbids(t *testing.T) {
 	for _, tc := range []struct{ name, set, says string }{
 		{"a misspelt key", "imgae.tag=v1", "imgae"},
 		{"a misspelt key further down", "persistence.sizee=1Gi", "sizee"},
-		{"a second replica", "replicaCount=2", "replicaCount"},
+		{"replicas by another name", "replicaCount=2", "replicaCount"},
+		{"no replica", "replicas=0", "replicas"},
+		{"a crowd", "replicas=4", "replicas"},
 		{"a privileged daemon", "securityContext.allowPrivilegeEscalation=true", "allowPrivilegeEscalation"},
 		{"a port as a word", "ports.status=https", "status"},
 		{"an empty configuration", "config=null", "config"},

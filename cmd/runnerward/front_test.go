@@ -14,12 +14,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/runnerward/runnerward/pkg/config"
+	"github.com/runnerward/runnerward/pkg/lease"
 	"github.com/runnerward/runnerward/pkg/status"
 )
 
@@ -145,5 +147,49 @@ func TestTheFrontStepsAside(t *testing.T) {
 	}
 	if calls := behind.failing(nil); !slices.Equal(calls, []string{"freeze cert:oncall x", "unfreeze cert:oncall"}) {
 		t.Errorf("it was asked %q", calls)
+	}
+}
+
+// TestTheFrontOfAnElectedDaemon says who leads at every point of its life.
+func TestTheFrontOfAnElectedDaemon(t *testing.T) {
+	at := lease.State{}
+	f := &front{election: func() lease.State { return at }, patience: 15 * time.Second}
+	f.goesOn("reading")
+	for _, tc := range []struct {
+		name      string
+		state     lease.State
+		ready     bool
+		detail    string
+		untouched string
+	}{
+		{"nothing is known", lease.State{Problem: "connection refused"}, false, "the lease was never read: connection refused", "and nobody leads"},
+		{"another leads", lease.State{Leader: "b", SeenAt: time.Now()}, true, "ready to take over from b", "ask the one that leads, b"},
+		{"nobody leads", lease.State{SeenAt: time.Now()}, true, "nobody leads; taking over", "and nobody leads"},
+		{"one try failed", lease.State{Leader: "b", SeenAt: time.Now().Add(-4 * time.Second), Problem: "x"}, true, "ready to take over from b", "leads, b"},
+		{"the lease is out of sight", lease.State{Leader: "b", SeenAt: time.Now().Add(-time.Minute), Problem: "x"}, false, "the lease was last read 1m0s ago: x", "leads, b"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			at = tc.state
+			v := f.View()
+			if v.Leading || !v.StandingBy || v.CanDeploy || v.Leader != tc.state.Leader || len(v.Checks) != 1 ||
+				v.Checks[0].OK != tc.ready || v.Checks[0].Detail != tc.detail {
+				t.Errorf("View = %+v, want %q and ready %t", v, tc.detail, tc.ready)
+			}
+			if err := f.Freeze(t.Context(), "cert:oncall", "x"); !errors.Is(err, status.ErrUntouched) || !strings.Contains(err.Error(), tc.untouched) {
+				t.Errorf("Freeze = %v, want it untouched and %q", err, tc.untouched)
+			}
+		})
+	}
+	at = lease.State{Leader: "a", Leading: true, SeenAt: time.Now()}
+	if v := f.View(); !v.Leading || v.StandingBy || v.Why[0] != "the daemon starts: reading" {
+		t.Errorf("View of a leader that starts = %+v", v)
+	}
+	f.stands(&desk{view: ready()})
+	if v := f.View(); !v.Leading || v.Leader != "a" || !v.CanDeploy {
+		t.Errorf("View of the leader = %+v", v)
+	}
+	at = lease.State{Leader: "b", SeenAt: time.Now()}
+	if v := f.View(); v.Leading || v.Leader != "b" {
+		t.Errorf("View of one that lost the lease = %+v, want b to lead", v)
 	}
 }

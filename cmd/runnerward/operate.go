@@ -39,10 +39,15 @@ func statusCommand() *cobra.Command {
 			} else {
 				err = writeStatus(cmd.OutOrStdout(), view)
 			}
-			if err == nil && !view.CanDeploy {
+			switch {
+			case err != nil:
+				return err
+			case view.StandingBy:
+				return failWith(exitNotReady, errors.New("this daemon stands by and does not know: ask the one that leads"))
+			case !view.CanDeploy:
 				return failWith(exitNotReady, errors.New("no deploy can run now"))
 			}
-			return err
+			return nil
 		},
 	}
 	flags.add(cmd)

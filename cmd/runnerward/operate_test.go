@@ -151,6 +151,11 @@ func TestStatusAnswersOnCall(t *testing.T) {
 	if err := json.Unmarshal([]byte(inJSON.out), &view); err != nil || view.CanDeploy || len(view.Jobs) != 2 {
 		t.Errorf("json = %+v, %v, want the view", view, err)
 	}
+	standby := supervisor.View{Now: noon(), StandingBy: true, Leader: "runnerward-1_x", Why: []string{"this daemon stands by; ask the one that leads, runnerward-1_x"}}
+	newDesk(t, standby).call(t, "status").want(t, exitNotReady, "Can we deploy now? Only the leader knows.", "ask the one that leads, runnerward-1_x")
+	leader := ready()
+	leader.Leader = "runnerward-0_y"
+	newDesk(t, leader).call(t, "status").want(t, exitOK, "Can we deploy now? Yes.", "runnerward-0_y leads.")
 	d.call(t, "status", "-o", "yaml").want(t, exitUsage, `--output "yaml" is neither text nor json`)
 }
 

@@ -157,26 +157,42 @@ func serveOn(ctx context.Context, cfg *config.Config, logger *zap.Logger, admiss
 	if err != nil {
 		return errors.Join(err, admissionListener.Close(), statusListener.Close())
 	}
+	elected, err := newElection(cfg, logger, front, admissionListener)
+	if err != nil {
+		return errors.Join(err, admissionListener.Close(), statusListener.Close())
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return front.server.Serve(ctx, statusListener) })
-	daemon, err := build(ctx, cfg, logger, front)
-	if err != nil {
+	status, ctx := errgroup.WithContext(ctx)
+	status.Go(func() error { return front.server.Serve(ctx, statusListener) })
+	err = elected(ctx, func(ctx context.Context, admissionListener net.Listener) error {
+		daemon, err := build(ctx, cfg, logger, front)
+		if err != nil {
+			return errors.Join(err, admissionListener.Close())
+		}
+		err = daemon.run(ctx, cfg, logger, admissionListener)
+		// An operator's last request is answered while there is a log to write to.
 		stop()
-		return errors.Join(err, group.Wait(), admissionListener.Close())
-	}
-	group.Go(func() error { return daemon.admission.Serve(ctx, admissionListener) })
-	group.Go(func() error {
-		_ = daemon.cluster.Run(ctx) // ends with the context and has nothing else to say
-		return nil
+		_ = status.Wait() // reported below
+		return errors.Join(err, daemon.close())
 	})
-	group.Go(func() error { return daemon.supervisor.Run(ctx) })
-	group.Go(func() error { return daemon.keep(ctx, cfg.Ledger.S3.SlackDays, logger.Named("ledger")) })
-	err = group.Wait()
-	err = errors.Join(err, daemon.close())
+	stop()
+	err = errors.Join(err, status.Wait())
 	logger.Info("ended", zap.NamedError("cause", context.Cause(ctx)), zap.Error(err))
 	return err
+}
+
+// run does what the daemon is for. Its parts end together.
+func (d *daemon) run(ctx context.Context, cfg *config.Config, logger *zap.Logger, admissionListener net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.admission.Serve(ctx, admissionListener) })
+	group.Go(func() error {
+		_ = d.cluster.Run(ctx) // ends with the context and has nothing else to say
+		return nil
+	})
+	group.Go(func() error { return d.supervisor.Run(ctx) })
+	group.Go(func() error { return d.keep(ctx, cfg.Ledger.S3.SlackDays, logger.Named("ledger")) })
+	return group.Wait()
 }
 
 // listen opens both endpoints before anything is written or registered.

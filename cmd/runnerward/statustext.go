@@ -18,8 +18,11 @@ import (
 func writeStatus(out io.Writer, v supervisor.View) error {
 	var b bytes.Buffer
 	answer := "No."
-	if v.CanDeploy {
+	switch {
+	case v.CanDeploy:
 		answer = "Yes."
+	case v.StandingBy:
+		answer = "Only the leader knows."
 	}
 	fmt.Fprintln(&b, "Can we deploy now?", answer)
 	for _, why := range v.Why {
@@ -35,6 +38,13 @@ func writeStatus(out io.Writer, v supervisor.View) error {
 	}
 	for _, w := range v.Warnings {
 		fmt.Fprintln(&b, "Worth a look:", w)
+	}
+	if v.StandingBy { // it has nothing else to tell
+		_, err := out.Write(b.Bytes())
+		return err
+	}
+	if v.Leader != "" {
+		fmt.Fprintf(&b, "%s leads.\n", v.Leader)
 	}
 	fmt.Fprintf(&b, "Room for %d of %d runners. The ledger holds %d records", v.Capacity, v.Max, v.Ledger.Size)
 	if !v.Ledger.LastAt.IsZero() {

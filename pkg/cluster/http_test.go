@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -64,6 +65,23 @@ func TestLeasesAreUpdatedOnlyFromWhatWasRead(t *testing.T) {
 		mine.Spec.HolderIdentity = new("b")
 		if _, err := leases.Update(t.Context(), mine, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
 			t.Errorf("update from a stale read = %v, want 409", err)
+		}
+		for name, spoil := range map[string]func(*coordinationv1.LeaseSpec){
+			"no duration":       func(s *coordinationv1.LeaseSpec) { s.LeaseDurationSeconds = new(int32(0)) },
+			"fewer transitions": func(s *coordinationv1.LeaseSpec) { s.LeaseTransitions = new(int32(-1)) },
+		} {
+			bad := second.DeepCopy()
+			spoil(&bad.Spec)
+			if _, err := leases.Update(t.Context(), bad, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
+				t.Errorf("update with %s = %v, want 422", name, err)
+			}
+		}
+		at := time.Date(2026, 3, 2, 12, 0, 0, 123456789, time.UTC)
+		second.Spec.RenewTime = new(metav1.NewMicroTime(at))
+		second, err = leases.Update(t.Context(), second, metav1.UpdateOptions{})
+		must(t, "renew", err)
+		if got := second.Spec.RenewTime.Time; !got.Equal(at.Truncate(time.Microsecond)) {
+			t.Errorf("renewed at %s, want %s in microseconds", got, at)
 		}
 		second.ResourceVersion = ""
 		if _, err := leases.Update(t.Context(), second, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {

@@ -139,7 +139,23 @@ type Limits struct {
 // Supervisor tunes the loop.
 type Supervisor struct {
 	// Tick is how often the cluster and the cloud are looked at.
-	Tick time.Duration `yaml:"tick"`
+	Tick           time.Duration  `yaml:"tick"`
+	LeaderElection LeaderElection `yaml:"leaderElection"`
+}
+
+// LeaderElection lets one of several daemons act while the others stand by. It
+// keeps them from getting in each other's way; that only one can write the
+// ledger does not depend on it.
+type LeaderElection struct {
+	Enabled bool `yaml:"enabled"`
+	// LeaseName is the Lease in cluster.namespace that they compete for.
+	LeaseName string `yaml:"leaseName"`
+	// LeaseDuration is how long the others wait after the last renewal, in whole
+	// seconds; RenewDeadline is for how long the leader goes on without one;
+	// RetryPeriod is the time between two tries.
+	LeaseDuration time.Duration `yaml:"leaseDuration"`
+	RenewDeadline time.Duration `yaml:"renewDeadline"`
+	RetryPeriod   time.Duration `yaml:"retryPeriod"`
 }
 
 // Cluster says where runner pods run and what they are.
@@ -372,12 +388,14 @@ func defaults() Config {
 			IdleTTL: 4 * time.Minute, SurplusGrace: 30 * time.Second, HookGrace: 2 * time.Minute,
 			JobTTL: 2 * time.Hour, SilentFor: 10 * time.Minute, EscalateAfter: 5 * time.Minute, TeardownBy: 15 * time.Minute, ConcludeGrace: 2 * time.Minute,
 		},
-		Supervisor: Supervisor{Tick: 2 * time.Second},
-		Hosts:      Hosts{Karpenter: Karpenter{Max: 8, RegisterBy: 10 * time.Minute, TerminationGracePeriod: 3 * time.Hour}, Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
-		Ledger:     Ledger{S3: S3{SlackDays: defaultSlackDays}},
-		Admission:  Admission{Listen: ":8443"},
-		Status:     Status{Listen: ":9443"},
-		Log:        Log{Level: "info", Format: "json"},
+		Supervisor: Supervisor{Tick: 2 * time.Second, LeaderElection: LeaderElection{
+			LeaseName: "runnerward", LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+		}},
+		Hosts:     Hosts{Karpenter: Karpenter{Max: 8, RegisterBy: 10 * time.Minute, TerminationGracePeriod: 3 * time.Hour}, Identity: HostIdentity{Namespace: "runnerward-witness", ServiceAccount: "runnerward-witness"}},
+		Ledger:    Ledger{S3: S3{SlackDays: defaultSlackDays}},
+		Admission: Admission{Listen: ":8443"},
+		Status:    Status{Listen: ":9443"},
+		Log:       Log{Level: "info", Format: "json"},
 	}
 }
 

@@ -149,6 +149,24 @@ func (v *validation) limits() {
 	if t := v.Supervisor.Tick; t < 10*time.Millisecond || t > time.Minute {
 		v.report("supervisor.tick", fmt.Sprintf("%s is out of range", t), "give 10ms to 1m0s")
 	}
+	v.leaderElection()
+}
+
+// leaderElection wants what client-go wants of it, also while it is off: a
+// second daemon must not be the one who finds out.
+// https://pkg.go.dev/k8s.io/client-go/tools/leaderelection#LeaderElectionConfig
+func (v *validation) leaderElection() {
+	const key = "supervisor.leaderElection."
+	l := v.Supervisor.LeaderElection
+	v.shaped(key+"leaseName", l.LeaseName, isDNSName)
+	v.wholeSeconds(key+"leaseDuration", l.LeaseDuration, 2*time.Second, 10*time.Minute)
+	v.positive(key+"retryPeriod", l.RetryPeriod)
+	v.before(key+"renewDeadline", l.RenewDeadline, key+"leaseDuration", l.LeaseDuration)
+	// The wait between two tries is up to 1.2 times as long (leaderelection.JitterFactor).
+	if jittered := l.RetryPeriod * 12 / 10; jittered >= l.RenewDeadline && !v.file.doubtful(key+"renewDeadline") {
+		v.report(key+"retryPeriod", fmt.Sprintf("1.2 times %s is not shorter than %srenewDeadline (%s)", l.RetryPeriod, key, l.RenewDeadline),
+			"shorten it, so that a renewal that fails can be tried again in time")
+	}
 }
 
 func (v *validation) cluster() {

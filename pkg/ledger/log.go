@@ -294,6 +294,14 @@ func (l *Log) recover(ctx context.Context) ([]runner.Record, error) {
 	return []runner.Record{rec}, fmt.Errorf("%w: %w", supervisor.ErrAway, err)
 }
 
+// Alone implements [supervisor.Ledger].
+func (l *Log) Alone(ctx context.Context) error {
+	if err := l.fence(); err != nil {
+		return err
+	}
+	return l.foreign(ctx)
+}
+
 // foreign looks for a record at our next place, which we did not write.
 func (l *Log) foreign(ctx context.Context) error {
 	y := l.year

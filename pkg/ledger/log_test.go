@@ -143,6 +143,9 @@ func TestASecondWriterFencesTheFirstForEver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store, keys := open(t), newKeys(t)
 			first, second := openLog(t, store, keys), openLog(t, store, keys)
+			if err := first.Alone(t.Context()); err != nil {
+				t.Errorf("Alone before the second writes = %v, want nil", err)
+			}
 			if _, err := second.Append(t.Context(), runnertest.Start(), runner.Heartbeat{}); err != nil {
 				t.Fatal(err)
 			}
@@ -164,6 +167,44 @@ func TestASecondWriterFencesTheFirstForEver(t *testing.T) {
 			}
 			if _, err := second.Append(t.Context(), runnertest.Start(), runner.Heartbeat{}); err != nil {
 				t.Errorf("Append of the second writer = %v", err)
+			}
+		})
+	}
+}
+
+// TestAWriterLearnsThatItIsNotAloneWithoutWriting, and leaves the view to the
+// other, which has published more of the log than it knows.
+func TestAWriterLearnsThatItIsNotAloneWithoutWriting(t *testing.T) {
+	for name, end := range map[string]func(*ledger.Log) error{
+		"asked": func(l *ledger.Log) error { return l.Alone(t.Context()) },
+		"ended": func(l *ledger.Log) error { return l.Close(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, keys := ledgertest.NewMem(nil), newKeys(t)
+			first := openLog(t, store, keys)
+			s := scriptFor(t, first)
+			if err := errors.Join(s.Open(), s.Tell(runnertest.NewCast(0), runnertest.CompletedStory())); err != nil {
+				t.Fatal(err)
+			}
+			second := openLog(t, store, keys)
+			if _, err := second.Append(t.Context(), s.Now, runner.Heartbeat{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			shown, err := store.Read(t.Context(), evidence.ViewCheckpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := end(first); !errors.Is(err, supervisor.ErrFenced) {
+				t.Errorf("the first writer is told %v, want ErrFenced", err)
+			}
+			if again, err := store.Read(t.Context(), evidence.ViewCheckpoint); err != nil || string(again) != string(shown) {
+				t.Errorf("the view shows\n%s, %v, want what the second writer published\n%s", again, err, shown)
+			}
+			if _, err := first.Append(t.Context(), s.Now, runner.Heartbeat{}); !errors.Is(err, supervisor.ErrFenced) {
+				t.Errorf("Append = %v, want ErrFenced", err)
 			}
 		})
 	}

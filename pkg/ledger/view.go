@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/supervisor"
 )
 
 // The view is published within an append, which the whole daemon waits for. So
@@ -128,8 +130,16 @@ func (l *Log) PublishView(ctx context.Context) error {
 
 // Close publishes the view and ends the use of the log; it must not be used
 // again. The log itself needs no closing: what was acknowledged is durable. The
-// error is that of the view.
-func (l *Log) Close(ctx context.Context) error { return l.PublishView(ctx) }
+// error is that of the view. A writer that another has followed leaves the view
+// to it: its own would show fewer records.
+func (l *Log) Close(ctx context.Context) error {
+	if l.pending == nil && len(l.queue) == 0 {
+		if err := l.Alone(ctx); errors.Is(err, supervisor.ErrFenced) {
+			return err
+		}
+	}
+	return l.PublishView(ctx)
+}
 
 // toHead is publish up to the head, also where a publication had not come to its
 // end.

@@ -177,13 +177,14 @@ func phases(all ...runner.Kind) map[runner.Kind]float64 {
 }
 
 // sinceLastPoll grows from the start of the daemon on, so that one that never
-// reached GitHub raises the same alarm as one that lost it.
+// reached GitHub raises the same alarm as one that lost it. One that stands by
+// is not to reach it.
 func sinceLastPoll(view supervisor.View) time.Duration {
 	last := view.Queue.LastPoll
 	if last.IsZero() {
 		last = view.StartedAt
 	}
-	if last.IsZero() {
+	if last.IsZero() || view.StandingBy {
 		return 0
 	}
 	return max(0, view.Now.Sub(last))

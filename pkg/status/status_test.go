@@ -271,3 +271,25 @@ func TestPlainHTTPIsAnsweredWithNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestAStandbySaysWhoLeads, is ready, and raises no alarm of a daemon that
+// lost GitHub.
+func TestAStandbySaysWhoLeads(t *testing.T) {
+	v := empty()
+	v.StandingBy, v.Leader, v.Why = true, "runnerward-1_x", []string{"this daemon stands by; ask the one that leads, runnerward-1_x"}
+	v.Checks = []supervisor.HealthCheck{{Name: "standby", OK: true, Detail: "ready to take over from runnerward-1_x"}}
+	w := start(t, v)
+	for path, want := range map[string]string{
+		"/readyz":              "ok\n",
+		"/statusz?format=html": "stands by, and <code>runnerward-1_x</code> leads",
+		"/statusz?format=json": `"standingBy": true`,
+		"/metrics":             "\nrunnerward_seconds_since_last_poll 0\n",
+	} {
+		if got := w.get(t, path); got.code != http.StatusOK || !strings.Contains(got.body, want) {
+			t.Errorf("GET %s = %d %s, want %q", path, got.code, got.body, want)
+		}
+	}
+	if got := w.get(t, "/metrics"); !strings.Contains(got.body, "\nrunnerward_leader 0\n") {
+		t.Error("a standby counts as the leader")
+	}
+}

@@ -144,6 +144,11 @@ func (s *Supervisor) taskCancel(ctx context.Context, task runner.Task) (bool, er
 	if alone, err := s.nowhere(ctx, task); err != nil || !alone {
 		return false, err
 	}
+	// Attempts of a run share its number: a cancellation that comes after a new
+	// attempt was allowed would end that one.
+	if err := s.alone(ctx); err != nil && (task.Runner == "" || errors.Is(err, ErrFenced)) {
+		return false, err
+	}
 	if err := s.GitHub.CancelRun(ctx, e.Repository, e.RunID, e.Forced); err != nil {
 		return false, fmt.Errorf("cancel run %d: %w", e.RunID, err)
 	}
@@ -260,6 +265,10 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if job, err := s.jobOf(ctx, claimed.Cause); err == nil && job.Authorized != nil {
 		facts := job.Authorized.Event.Facts
 		spec.Repository, spec.RunID, spec.RunAttempt = facts.Repository, facts.RunID, facts.RunAttempt
+	}
+	// Another daemon may have ended this runner: its pod must not be made again.
+	if err := s.alone(ctx); err != nil {
+		return false, err
 	}
 	err = s.Cluster.EnsurePod(ctx, spec)
 	if errors.Is(err, ErrConflict) {

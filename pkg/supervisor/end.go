@@ -100,6 +100,10 @@ func (s *Supervisor) taskRetire(ctx context.Context, name runner.Name, cause run
 		if lateErr != nil {
 			return false, lateErr
 		}
+		// To us alone it may look idle: another daemon may have given it a job.
+		if err := s.alone(ctx); errors.Is(err, ErrFenced) {
+			return false, err
+		}
 		err := s.deregister(ctx, name)
 		switch {
 		case err == nil:

@@ -115,6 +115,10 @@ func (s *Supervisor) release(ctx context.Context, r *runner.Runner, fresh bool) 
 	}
 	var reg Registration
 	if !lost {
+		// Another daemon may have ended this runner, and its registration would be a stray.
+		if err := s.alone(ctx); err != nil {
+			return ClaimAnswer{}, err
+		}
 		var err error
 		reg, err = s.Registrar.Register(ctx, name)
 		if lost = errors.Is(err, ErrRegistrationExists); err != nil && !lost {

@@ -57,6 +57,11 @@ type Ledger interface {
 	// With ErrAway it returns those that are durable in the spool: order and
 	// digests are final, but nothing may begin on the strength of them.
 	Recover(ctx context.Context) ([]runner.Record, error)
+	// Alone asks the store whether another writer has appended since our last
+	// record. It returns ErrFenced then, which is final; any other error says
+	// that nobody knows. Nothing changes by it. It is called while no append is
+	// open and nothing waits in the spool, never concurrently with Append.
+	Alone(ctx context.Context) error
 	// Spool says what is durable on local disk only. It never waits and is
 	// safe for concurrent use.
 	Spool() Spool

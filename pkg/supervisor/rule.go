@@ -53,6 +53,10 @@ func (s *Supervisor) taskAnswer(ctx context.Context, task runner.Task) (bool, er
 		return false, err
 	}
 	ruling := ask.Ruled.Event
+	// Attempts of a run share its number: an old ruling must not answer for a new one.
+	if err := s.alone(ctx); err != nil {
+		return false, err
+	}
 	err = s.GitHub.Answer(ctx, ask.Asked.Event, ruling.State, s.comment(ruling))
 	moot := errors.Is(err, ErrMoot)
 	if err != nil && !moot {

@@ -51,6 +51,37 @@ func (s *Supervisor) sure(ctx context.Context) error {
 	return s.locked(ctx, func() error { return s.recover(ctx) })
 }
 
+// aloneWithin bounds how long the question of [Supervisor.alone] may take:
+// whoever writes to the log waits for it.
+const aloneWithin = 5 * time.Second
+
+// alone says that nobody else has written to the log since we did. It comes
+// right before an act that rests on what the log does not say: that a runner is
+// idle, that a run is still the one that was denied. A daemon that was stopped,
+// or cut off from its lease, and has not noticed that another took over, finds
+// out here and not by the act. An act that rests on what the log does say needs
+// no such question: no later record takes it back, and doing it twice is harmless.
+//
+// What ends something goes on unless the answer is [ErrFenced], so it does while
+// the log is away.
+func (s *Supervisor) alone(ctx context.Context) error {
+	return s.locked(ctx, func() error {
+		if err := s.recover(ctx); err != nil {
+			return err
+		}
+		bounded, cancel := context.WithTimeout(ctx, aloneWithin)
+		defer cancel()
+		err := s.Ledger.Alone(bounded)
+		if errors.Is(err, ErrFenced) {
+			s.lost(err)
+		}
+		if err != nil {
+			return fmt.Errorf("ask the log whether another daemon writes to it: %w", err)
+		}
+		return nil
+	})
+}
+
 // drain is the settle loop's way to recover. The store is asked less and less
 // often: each time holds up everything else for as long as it does not answer.
 func (s *Supervisor) drain(ctx context.Context) error {

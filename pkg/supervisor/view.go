@@ -13,9 +13,14 @@ type View struct {
 	FIPS      FIPS      `json:"fips"`
 	StartedAt time.Time `json:"startedAt"`
 	// LoopAt is when the supervisor last looked at its work.
-	LoopAt  time.Time     `json:"loopAt"`
-	Leading bool          `json:"leading"`
-	Checks  []HealthCheck `json:"checks"`
+	LoopAt time.Time `json:"loopAt"`
+	// Leading says that this daemon is the one that acts. With leader election
+	// Leader is who does, as far as this one knows, and StandingBy says that this
+	// one waits to: it cannot tell whether a deploy can run.
+	Leading    bool          `json:"leading"`
+	Leader     string        `json:"leader,omitempty"`
+	StandingBy bool          `json:"standingBy,omitempty"`
+	Checks     []HealthCheck `json:"checks"`
 	// CanDeploy answers on-call's first question; Why lists what speaks against.
 	CanDeploy bool     `json:"canDeploy"`
 	Why       []string `json:"why"`

@@ -38,7 +38,7 @@ var coreMay = []string{
 var adapters = []string{
 	module + "/scaleset", module + "/pkg/github", module + "/pkg/cluster", module + "/pkg/hosts",
 	module + "/pkg/ledger", module + "/pkg/policy", module + "/pkg/identitydoc", module + "/pkg/admission", module + "/pkg/status",
-	s3store,
+	module + "/pkg/lease", s3store,
 }
 
 // s3store is a store of pkg/ledger, and the one adapter that knows another.

@@ -20,13 +20,14 @@ type flavour struct {
 	name    string
 	applied bool // the operation takes effect, and is reported failed
 	crash   bool // the daemon dies with it
+	stops   bool // the daemon is stopped, and goes on when it is told to
 }
 
 var flavours = []flavour{
-	{"fails, not applied", false, false},
-	{"fails, but applied", true, false},
-	{"daemon dies before it", false, true},
-	{"daemon dies after it", true, true},
+	{name: "fails, not applied", applied: false, crash: false},
+	{name: "fails, but applied", applied: true, crash: false},
+	{name: "daemon dies before it", applied: false, crash: true},
+	{name: "daemon dies after it", applied: true, crash: true},
 }
 
 // errDead is what the remains of a killed daemon see.
@@ -60,6 +61,13 @@ type faults struct {
 	trapApplied bool
 	// dead is closed when the daemon that makes the calls is killed.
 	dead <-chan struct{}
+	// asleep is open while the daemon that makes the calls is stopped, nil
+	// before; halt is told of it. woke is how much of the log is older than its
+	// waking. stopWith stops it at the first record of this kind.
+	asleep   chan struct{}
+	halt     func()
+	woke     int
+	stopWith runner.Kind
 }
 
 // revive belongs to the next daemon.
@@ -69,7 +77,8 @@ func (f *faults) revive(dead <-chan struct{}) {
 	f.dead = dead
 }
 
-func (f *faults) around(ctx context.Context, op string, call func() error) error {
+func (f *faults) around(ctx context.Context, op string, call func(context.Context) error) error {
+	f.rest()
 	f.mu.Lock()
 	dead := f.dead
 	select {
@@ -95,10 +104,13 @@ func (f *faults) around(ctx context.Context, op string, call func() error) error
 		panic("a library that fell over " + op)
 	}
 	if !spoil {
-		return call()
+		return call(ctx)
+	}
+	if f.flavour.stops {
+		return f.overtaken(ctx, call)
 	}
 	if f.flavour.applied {
-		if err := call(); err != nil {
+		if err := call(ctx); err != nil {
 			return err
 		}
 	}
@@ -152,10 +164,14 @@ func (s faultyStore) Create(ctx context.Context, name string, data []byte) error
 	if s.isAway() {
 		return errAway
 	}
-	return s.around(ctx, "create "+shard.Folder()+folder, func() error { return s.Store.Create(ctx, name, data) })
+	if folder == "seg" && s.stopsWith(data) {
+		return s.overtaken(ctx, func(ctx context.Context) error { return s.Store.Create(ctx, name, data) })
+	}
+	return s.around(ctx, "create "+shard.Folder()+folder, func(ctx context.Context) error { return s.Store.Create(ctx, name, data) })
 }
 
 func (s faultyStore) Read(ctx context.Context, name string) ([]byte, error) {
+	s.rest()
 	if s.isAway() {
 		return nil, errAway
 	}
@@ -163,6 +179,7 @@ func (s faultyStore) Read(ctx context.Context, name string) ([]byte, error) {
 }
 
 func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) {
+	s.rest()
 	if s.isAway() {
 		return nil, errAway
 	}
@@ -170,7 +187,7 @@ func (s faultyStore) List(ctx context.Context, prefix string) ([]string, error) 
 }
 
 func (s faultyStore) Publish(ctx context.Context, name string, data []byte) error {
-	return s.around(ctx, "publish view", func() error { return s.Store.Publish(ctx, name, data) })
+	return s.around(ctx, "publish view", func(ctx context.Context) error { return s.Store.Publish(ctx, name, data) })
 }
 
 // slowFor is less than the daemon gives one task.
@@ -233,11 +250,11 @@ type faultySpool struct {
 }
 
 func (s faultySpool) Put(index uint64, envelope []byte) error {
-	return s.around(context.Background(), "spool put", func() error { return s.Spool.Put(index, envelope) })
+	return s.around(context.Background(), "spool put", func(context.Context) error { return s.Spool.Put(index, envelope) })
 }
 
 func (s faultySpool) Remove(index uint64) error {
-	return s.around(context.Background(), "spool remove", func() error { return s.Spool.Remove(index) })
+	return s.around(context.Background(), "spool remove", func(context.Context) error { return s.Spool.Remove(index) })
 }
 
 type faultyRegistrar struct {
@@ -246,7 +263,7 @@ type faultyRegistrar struct {
 }
 
 func (r faultyRegistrar) Register(ctx context.Context, name runner.Name) (reg supervisor.Registration, err error) {
-	err = r.around(ctx, "register", func() (err error) {
+	err = r.around(ctx, "register", func(ctx context.Context) (err error) {
 		reg, err = r.Registrar.Register(ctx, name)
 		return err
 	})
@@ -259,7 +276,7 @@ func (r faultyRegistrar) Register(ctx context.Context, name runner.Name) (reg su
 }
 
 func (r faultyRegistrar) Registered(ctx context.Context, name runner.Name) (yes bool, err error) {
-	err = r.around(ctx, "registered?", func() (err error) {
+	err = r.around(ctx, "registered?", func(ctx context.Context) (err error) {
 		yes, err = r.Registrar.Registered(ctx, name)
 		return err
 	})
@@ -267,7 +284,7 @@ func (r faultyRegistrar) Registered(ctx context.Context, name runner.Name) (yes 
 }
 
 func (r faultyRegistrar) Deregister(ctx context.Context, name runner.Name, scaleSet int64) error {
-	return r.around(ctx, "deregister", func() error { return r.Registrar.Deregister(ctx, name, scaleSet) })
+	return r.around(ctx, "deregister", func(ctx context.Context) error { return r.Registrar.Deregister(ctx, name, scaleSet) })
 }
 
 type faultyGitHub struct {
@@ -276,7 +293,7 @@ type faultyGitHub struct {
 }
 
 func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered, known []runner.Reviewed) (facts runner.Facts, fresh []runner.Reviewed, err error) {
-	err = g.around(ctx, "facts", func() (err error) {
+	err = g.around(ctx, "facts", func(ctx context.Context) (err error) {
 		facts, fresh, err = g.GitHub.Facts(ctx, job, known)
 		return err
 	})
@@ -284,7 +301,7 @@ func (g faultyGitHub) Facts(ctx context.Context, job runner.Offered, known []run
 }
 
 func (g faultyGitHub) DeploymentFacts(ctx context.Context, ask runner.Asked) (facts runner.Facts, err error) {
-	err = g.around(ctx, "deployment facts", func() (err error) {
+	err = g.around(ctx, "deployment facts", func(ctx context.Context) (err error) {
 		facts, err = g.GitHub.DeploymentFacts(ctx, ask)
 		return err
 	})
@@ -292,11 +309,11 @@ func (g faultyGitHub) DeploymentFacts(ctx context.Context, ask runner.Asked) (fa
 }
 
 func (g faultyGitHub) Answer(ctx context.Context, ask runner.Asked, state, comment string) error {
-	return g.around(ctx, "answer", func() error { return g.GitHub.Answer(ctx, ask, state, comment) })
+	return g.around(ctx, "answer", func(ctx context.Context) error { return g.GitHub.Answer(ctx, ask, state, comment) })
 }
 
 func (g faultyGitHub) News(ctx context.Context, since time.Time) (events []runner.Event, err error) {
-	err = g.around(ctx, "news", func() (err error) {
+	err = g.around(ctx, "news", func(ctx context.Context) (err error) {
 		events, err = g.GitHub.News(ctx, since)
 		return err
 	})
@@ -304,7 +321,7 @@ func (g faultyGitHub) News(ctx context.Context, since time.Time) (events []runne
 }
 
 func (g faultyGitHub) Runners(ctx context.Context) (list []supervisor.RegisteredRunner, err error) {
-	err = g.around(ctx, "list runners", func() (err error) {
+	err = g.around(ctx, "list runners", func(ctx context.Context) (err error) {
 		list, err = g.GitHub.Runners(ctx)
 		return err
 	})
@@ -312,7 +329,7 @@ func (g faultyGitHub) Runners(ctx context.Context) (list []supervisor.Registered
 }
 
 func (g faultyGitHub) CancelRun(ctx context.Context, repository string, runID int64, force bool) error {
-	return g.around(ctx, "cancel run", func() error { return g.GitHub.CancelRun(ctx, repository, runID, force) })
+	return g.around(ctx, "cancel run", func(ctx context.Context) error { return g.GitHub.CancelRun(ctx, repository, runID, force) })
 }
 
 type faultyIdentity struct {
@@ -321,7 +338,7 @@ type faultyIdentity struct {
 }
 
 func (i faultyIdentity) Verify(ctx context.Context, token, audience string, now time.Time) (claims runner.Claims, err error) {
-	err = i.around(ctx, "verify job token", func() (err error) {
+	err = i.around(ctx, "verify job token", func(ctx context.Context) (err error) {
 		claims, err = i.Identity.Verify(ctx, token, audience, now)
 		return err
 	})
@@ -334,7 +351,7 @@ type faultyCluster struct {
 }
 
 func (c faultyCluster) Nodes(ctx context.Context) (nodes []runner.Node, err error) {
-	err = c.around(ctx, "list nodes", func() (err error) {
+	err = c.around(ctx, "list nodes", func(ctx context.Context) (err error) {
 		nodes, err = c.Cluster.Nodes(ctx)
 		return err
 	})
@@ -342,7 +359,7 @@ func (c faultyCluster) Nodes(ctx context.Context) (nodes []runner.Node, err erro
 }
 
 func (c faultyCluster) Pods(ctx context.Context) (pods []runner.Pod, err error) {
-	err = c.around(ctx, "list pods", func() (err error) {
+	err = c.around(ctx, "list pods", func(ctx context.Context) (err error) {
 		pods, err = c.Cluster.Pods(ctx)
 		return err
 	})
@@ -350,15 +367,15 @@ func (c faultyCluster) Pods(ctx context.Context) (pods []runner.Pod, err error) 
 }
 
 func (c faultyCluster) ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error {
-	return c.around(ctx, "claim node", func() error { return c.Cluster.ClaimNode(ctx, host, name) })
+	return c.around(ctx, "claim node", func(ctx context.Context) error { return c.Cluster.ClaimNode(ctx, host, name) })
 }
 
 func (c faultyCluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error {
-	return c.around(ctx, "ensure pod", func() error { return c.Cluster.EnsurePod(ctx, spec) })
+	return c.around(ctx, "ensure pod", func(ctx context.Context) error { return c.Cluster.EnsurePod(ctx, spec) })
 }
 
 func (c faultyCluster) Pod(ctx context.Context, name runner.Name) (pod runner.Pod, err error) {
-	err = c.around(ctx, "get pod", func() (err error) {
+	err = c.around(ctx, "get pod", func(ctx context.Context) (err error) {
 		pod, err = c.Cluster.Pod(ctx, name)
 		return err
 	})
@@ -382,15 +399,15 @@ func (c faultyCluster) NodesNow(ctx context.Context) (nodes []runner.Node, err e
 }
 
 func (c faultyCluster) DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error {
-	return c.around(ctx, "delete pod", func() error { return c.Cluster.DeletePod(ctx, name, grace) })
+	return c.around(ctx, "delete pod", func(ctx context.Context) error { return c.Cluster.DeletePod(ctx, name, grace) })
 }
 
 func (c faultyCluster) DeleteNode(ctx context.Context, name, uid string) error {
-	return c.around(ctx, "delete node", func() error { return c.Cluster.DeleteNode(ctx, name, uid) })
+	return c.around(ctx, "delete node", func(ctx context.Context) error { return c.Cluster.DeleteNode(ctx, name, uid) })
 }
 
 func (c faultyCluster) NodeGone(ctx context.Context, name, uid string) (gone bool, err error) {
-	err = c.around(ctx, "node gone?", func() (err error) {
+	err = c.around(ctx, "node gone?", func(ctx context.Context) (err error) {
 		gone, err = c.Cluster.NodeGone(ctx, name, uid)
 		return err
 	})
@@ -398,7 +415,7 @@ func (c faultyCluster) NodeGone(ctx context.Context, name, uid string) (gone boo
 }
 
 func (c faultyCluster) Review(ctx context.Context, token, audience string) (id runner.PodIdentity, err error) {
-	err = c.around(ctx, "review pod token", func() (err error) {
+	err = c.around(ctx, "review pod token", func(ctx context.Context) (err error) {
 		id, err = c.Cluster.Review(ctx, token, audience)
 		return err
 	})
@@ -411,7 +428,7 @@ type faultyHosts struct {
 }
 
 func (h faultyHosts) Describe(ctx context.Context, ids []string) (out map[string]runner.Instance, err error) {
-	err = h.around(ctx, "describe instances", func() (err error) {
+	err = h.around(ctx, "describe instances", func(ctx context.Context) (err error) {
 		out, err = h.Hosts.Describe(ctx, ids)
 		return err
 	})
@@ -419,15 +436,15 @@ func (h faultyHosts) Describe(ctx context.Context, ids []string) (out map[string
 }
 
 func (h faultyHosts) Protect(ctx context.Context, id string) error {
-	return h.around(ctx, "protect", func() error { return h.Hosts.Protect(ctx, id) })
+	return h.around(ctx, "protect", func(ctx context.Context) error { return h.Hosts.Protect(ctx, id) })
 }
 
 func (h faultyHosts) Ensure(ctx context.Context, d supervisor.Demand) error {
-	return h.around(ctx, "ensure hosts", func() error { return h.Hosts.Ensure(ctx, d) })
+	return h.around(ctx, "ensure hosts", func(ctx context.Context) error { return h.Hosts.Ensure(ctx, d) })
 }
 
 func (h faultyHosts) Preflight(ctx context.Context) (pool supervisor.HostsPool, err error) {
-	err = h.around(ctx, "preflight", func() (err error) {
+	err = h.around(ctx, "preflight", func(ctx context.Context) (err error) {
 		pool, err = h.Hosts.Preflight(ctx)
 		return err
 	})
@@ -435,7 +452,7 @@ func (h faultyHosts) Preflight(ctx context.Context) (pool supervisor.HostsPool, 
 }
 
 func (h faultyHosts) Terminate(ctx context.Context, id string, opt supervisor.TerminateOptions) (receipt supervisor.TerminateReceipt, err error) {
-	err = h.around(ctx, "terminate", func() (err error) {
+	err = h.around(ctx, "terminate", func(ctx context.Context) (err error) {
 		receipt, err = h.Hosts.Terminate(ctx, id, opt)
 		return err
 	})
@@ -443,7 +460,7 @@ func (h faultyHosts) Terminate(ctx context.Context, id string, opt supervisor.Te
 }
 
 func (h faultyHosts) VolumesGone(ctx context.Context, ids []string) (gone []string, err error) {
-	err = h.around(ctx, "volumes gone?", func() (err error) {
+	err = h.around(ctx, "volumes gone?", func(ctx context.Context) (err error) {
 		gone, err = h.Hosts.VolumesGone(ctx, ids)
 		return err
 	})

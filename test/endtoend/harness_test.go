@@ -140,7 +140,7 @@ func run(t *testing.T, opts options, f func(t *testing.T, b *bench)) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, opts: opts, dir: dir, bundle: rules, keyPEM: keyPEM, github: memnet.Listen(), aws: memnet.Listen(), gate: &switchboard{}, heard: map[string]bool{}}
-		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash}
+		b.faults = &faults{at: opts.at, flavour: opts.flavour, only: opts.only, crash: b.crash, halt: b.halt}
 		pause(t.Context(), opts.begin)
 		ctx, cancel := context.WithCancel(t.Context())
 		client := &http.Client{Transport: b.overhear(overPipe{b.github.Transport()})}
@@ -290,8 +290,7 @@ func (b *bench) buildAndRun(ctx context.Context, d *daemon) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	events.Go(func() { _ = d.cluster.Run(ctx) }) // ends with the context and has nothing else to say
-	b.gate.connect(admission.NewHandler(d.sup, b.logger(), admission.Limits{}))
-	defer b.gate.connect(nil)
+	defer b.gate.connect(admission.NewHandler(d.sup, b.logger(), admission.Limits{}))()
 	b.mu.Lock()
 	d.startErr = nil
 	b.mu.Unlock()
@@ -464,12 +463,21 @@ func (b *bench) crash() {
 	b.mu.Unlock()
 	close(d.dead)
 	d.net.cut()
-	b.gate.connect(nil)
+	b.gate.cut()
 	d.cancel()
 	go func() {
 		<-d.ended
 		b.start()
 	}()
+}
+
+// halt takes a stopped daemon's connections away: what it has asked for is not
+// answered any more, and its session with the queue runs out.
+func (b *bench) halt() {
+	b.mu.Lock()
+	d := b.daemon
+	b.mu.Unlock()
+	d.net.cut()
 }
 
 // kill ends the daemon for good.
@@ -590,25 +598,49 @@ func short(e runner.Event) any {
 	return ""
 }
 
-// switchboard connects agents to the admission API of whichever daemon lives.
+// switchboard connects agents to the admission API of whichever daemon was
+// connected last.
 type switchboard struct {
 	mu   sync.Mutex
+	last *exchange // nil for none
+}
+
+type exchange struct {
 	stop func()
 	http *http.Transport
 }
 
-func (s *switchboard) connect(h http.Handler) {
+// connect sends agents to this daemon from now on. What is asked of another
+// stays with it, until its connections are ended by what connect returned then.
+func (s *switchboard) connect(h http.Handler) (disconnect func()) {
+	l := memnet.Listen()
+	x := &exchange{http: l.Transport(), stop: l.Serve(h)}
 	s.mu.Lock()
-	stop, old := s.stop, s.http
-	s.stop, s.http = nil, nil
-	if h != nil {
-		l := memnet.Listen()
-		s.http = l.Transport()
-		s.stop = l.Serve(h)
+	defer s.mu.Unlock()
+	s.last = x
+	return func() { s.end(x) }
+}
+
+// cut ends the connections of the daemon that was connected last.
+func (s *switchboard) cut() {
+	s.mu.Lock()
+	x := s.last
+	s.mu.Unlock()
+	if x != nil {
+		s.end(x)
+	}
+}
+
+func (s *switchboard) end(x *exchange) {
+	s.mu.Lock()
+	stop := x.stop
+	x.stop = nil
+	if s.last == x {
+		s.last = nil
 	}
 	s.mu.Unlock()
 	if stop != nil {
-		old.CloseIdleConnections()
+		x.http.CloseIdleConnections()
 		stop()
 	}
 }
@@ -616,12 +648,12 @@ func (s *switchboard) connect(h http.Handler) {
 // RoundTrip takes the agent's https request over the pipe.
 func (s *switchboard) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.mu.Lock()
-	transport := s.http
+	x := s.last
 	s.mu.Unlock()
-	if transport == nil {
+	if x == nil {
 		return nil, &net.OpError{Op: "dial", Net: "memory", Err: errors.New("connection refused")}
 	}
-	return overPipe{transport}.RoundTrip(req)
+	return overPipe{x.http}.RoundTrip(req)
 }
 
 // overPipe takes https requests over a pipe, which needs no TLS.
@@ -725,4 +757,11 @@ func (n *network) cut() {
 	for _, c := range n.conns {
 		_ = c.Close()
 	}
+}
+
+// mend lets new connections through.
+func (n *network) mend() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = false
 }

@@ -353,6 +353,16 @@ func (r *Runner) UploadLog(ctx context.Context, j *Job, text string) error {
 	return nil
 }
 
+// TokenRequest is what ScriptHandler.cs exports to hooks and steps as
+// ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN; nothing for a
+// job that may not ask for ID tokens.
+func (j *Job) TokenRequest() (url, token string, allowed bool) {
+	if j.generateIDToken == "" {
+		return "", "", false
+	}
+	return j.generateIDToken, j.token, true
+}
+
 // IDToken asks as a step does, with ScriptHandler.cs's two variables.
 func (r *Runner) IDToken(ctx context.Context, j *Job, audience string) (string, error) {
 	if j.generateIDToken == "" {

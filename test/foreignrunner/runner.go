@@ -36,7 +36,8 @@ var (
 	ErrInvalidClient   = errors.New("invalid_client: the registration has been deleted")
 )
 
-// Runner is a configured runner. It is not safe for concurrent use.
+// Runner is a configured runner. Configure, Authenticate and CreateSession come
+// first and one after another; what follows may be used concurrently.
 type Runner struct {
 	HTTP *http.Client
 

@@ -38,6 +38,8 @@ need() {
   missing+=("$2")
 }
 
+busybox_is_static() { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }
+
 install_missing() {
   [ ${#missing[@]} -eq 0 ] && return
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "these packages are missing: ${missing[*]}"
@@ -128,6 +130,42 @@ build_pause() {
   gcc -Os -Wall -static -DVERSION=3.10.2 -o "$out/pause" "$source"
 }
 
+# The tools are built anew each time: Go's own cache knows what changed.
+build_tools() {
+  (cd "$here/tools" && go build -ldflags '-s -w' -o "$dir/" ./mkimage)
+}
+
+# image NAME FLAG-OR-ENTRY...: images/NAME.tar and, in images/NAME.name, what to
+# call it by digest.
+image() {
+  local file=$dir/images/$1
+  shift
+  "$dir/mkimage" -o "$file.tar" "$@" >"$file.name"
+}
+
+# What scripts of jobs may use.
+applets=(sh cat cp cut date dd echo env false grep head id kill ls mkdir mount printf ps rm sed sleep sort tail tee test tr true uname unshare wc)
+
+# The images of the runner's pod: the agent that is shipped, and a runner
+# application of ours on the paths, with the user and the environment of
+# ghcr.io/actions/actions-runner. It trusts what its pod trusts, as simulators
+# have no other certificates.
+build_images() {
+  local links=() applet
+  mkdir -p "$dir/images"
+  (cd "$root" && go build -ldflags '-s -w' -o "$dir/images/" ./cmd/runnerward-agent ./test/kube/standin)
+  for applet in "${applets[@]}"; do links+=("/bin/$applet=@busybox"); done
+  printf 'root:x:0:0::/:/bin/sh\nrunner:x:1001:1001::/home/runner:/bin/bash\n' >"$dir/images/passwd"
+  image pause -name registry.k8s.io/pause:3.10.2 -user 65535:65535 -entrypoint /pause "/pause=$dir/pause"
+  image agent -name ghcr.io/runnerward/runnerward-agent:test -entrypoint /runnerward-agent \
+    "/runnerward-agent=$dir/images/runnerward-agent"
+  image runner -name ghcr.io/actions/actions-runner:test -user runner -workdir /home/runner \
+    -env RUNNER_MANUALLY_TRAP_SIG=1 -env ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT=1 \
+    -env SSL_CERT_FILE=/var/run/runnerward-identity/ca.crt \
+    /bin/bash="$(command -v bash-static)" /bin/busybox=/bin/busybox "${links[@]}" /tmp/=1777 "/etc/passwd=$dir/images/passwd" \
+    /home/runner/=0777 "/home/runner/run.sh=$here/standin/run.sh" "/home/runner/bin/Runner.Listener=$dir/images/standin"
+}
+
 linked() {
   local file
   for file in "$1"/*; do ln -sfn "$file" "$dir/$(basename "$file")"; done
@@ -162,6 +200,8 @@ tier_node() {
   need gcc gcc
   need ip iproute2
   need iptables iptables
+  need bash-static bash-static
+  busybox_is_static || missing+=(busybox-static)
   pkg-config --exists libseccomp 2>/dev/null || missing+=(libseccomp-dev)
   install_missing
   [ -e "$dir/kubelet" ] || fail "tier $tier needs the binary built here: unset KUBEBUILDER_ASSETS"
@@ -177,6 +217,8 @@ tier_node() {
   place=$(made pause "$kubernetes" 3.10.2)
   make_once "$place" build_pause
   linked "$place"
+  build_tools
+  build_images
 }
 
 tier_kind() {

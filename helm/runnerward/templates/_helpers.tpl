@@ -63,6 +63,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-ledger" (include "runnerward.fullname" .)) .Values.persistence.existingClaim -}}
 {{- end -}}
 
+{{- define "runnerward.claimSpec" -}}
+accessModes: [ReadWriteOnce]
+{{- with .Values.persistence.storageClass }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .Values.persistence.size }}
+{{- end -}}
+
+{{/* Whether the daemons elect who leads: several always do. */}}
+{{- define "runnerward.elects" -}}
+{{- if or (gt (int .Values.replicas) 1) (dig "supervisor" "leaderElection" "enabled" false .Values.config) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* The daemon's configuration file. */}}
+{{- define "runnerward.config" -}}
+{{- $elects := dict "supervisor" (dict "leaderElection" (dict "enabled" true)) -}}
+{{- toYaml (ternary (mustMergeOverwrite (deepCopy .Values.config) $elects) .Values.config (eq (include "runnerward.elects" .) "yes")) -}}
+{{- end -}}
+
 {{- define "runnerward.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
@@ -88,6 +111,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   (list "status.listen" (dig "status" "listen" ":9443" $c) (printf ":%v" .Values.ports.status))
   (list "status.certFile" (dig "status" "certFile" "" $c) (printf "%s/status/tls.crt" $secrets))
   (list "status.keyFile" (dig "status" "keyFile" "" $c) (printf "%s/status/tls.key" $secrets)) -}}
+{{- if include "runnerward.elects" . -}}
+{{- $want = append $want (list "supervisor.leaderElection.leaseName" (dig "supervisor" "leaderElection" "leaseName" "runnerward" $c) $full) -}}
+{{- end -}}
+{{- if gt (int .Values.replicas) 1 -}}
+{{- $mend := printf "replicas is %v, and" .Values.replicas -}}
+{{- with .Values.persistence.existingClaim -}}
+{{- fail (printf "%s persistence.existingClaim %q can be mounted by one of them: leave it empty, each gets a claim of its own" $mend .) -}}
+{{- end -}}
+{{- if not (dig "ledger" "s3" "bucket" "" $c) -}}
+{{- fail (printf "%s config.ledger.dir is on a volume of each: they would write ledgers of their own. Give config.ledger.s3 and an empty config.ledger.dir, or keep one replica" $mend) -}}
+{{- end -}}
+{{- range $key := list "keysDir" "kms.previousKeysDir" -}}
+{{- $dir := ternary (dig "ledger" "keysDir" "" $c) (dig "ledger" "kms" "previousKeysDir" "" $c) (eq $key "keysDir") -}}
+{{- if $dir -}}
+{{- fail (printf "%s config.ledger.%s is on a volume of each: they would not have the same keys. Sign with config.ledger.kms (docs/keys.md), or keep one replica" $mend $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.admissionCA -}}
 {{- $want = append $want (list "cluster.admissionCAConfigMap" (dig "cluster" "admissionCAConfigMap" "" $c) (printf "%s-admission-ca" $full)) -}}
 {{- end -}}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,11 +48,31 @@ func (c *Cluster) admit(k kind, obj runtime.Object) error {
 		return c.admitPod(k, obj)
 	case *eventsv1.Event:
 		errs = append(errs, validateEvent(obj)...)
+	case *coordinationv1.Lease:
+		errs = append(errs, validateLease(obj)...)
 	}
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(k.gk(), m.GetName(), errs)
 	}
 	return nil
+}
+
+// validateLease is a part of pkg/apis/coordination/validation.ValidateLeaseSpec.
+// Times are kept in microseconds, as they are on the wire (metav1.MicroTime).
+func validateLease(l *coordinationv1.Lease) field.ErrorList {
+	var errs field.ErrorList
+	if d := l.Spec.LeaseDurationSeconds; d != nil && *d <= 0 {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "leaseDurationSeconds"), *d, "must be greater than 0"))
+	}
+	if n := l.Spec.LeaseTransitions; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "leaseTransitions"), *n, "must be greater than or equal to 0"))
+	}
+	for _, at := range []*metav1.MicroTime{l.Spec.AcquireTime, l.Spec.RenewTime} {
+		if at != nil {
+			at.Time = at.Truncate(time.Microsecond)
+		}
+	}
+	return errs
 }
 
 // defaults are those of the API server and of the DefaultTolerationSeconds

@@ -287,6 +287,10 @@ func immutable(k kind, old, obj runtime.Object) error {
 		if was.Spec.ProviderID != "" && obj.Spec.ProviderID != was.Spec.ProviderID {
 			return invalid(k, obj.Name, "spec.providerID", "node updates may not change providerID except from \"\" to valid")
 		}
+	case *coordinationv1.Lease:
+		if errs := validateLease(obj); len(errs) > 0 {
+			return apierrors.NewInvalid(k.gk(), obj.Name, errs)
+		}
 	case *eventsv1.Event:
 		return immutableEvent(k, old.(*eventsv1.Event), obj)
 	}

@@ -155,8 +155,12 @@ func ownSteps(spec RunSpec) []ownStep {
 	if spec.Conclusion != "success" {
 		wait += "\nexit 1"
 	}
+	script := "echo deploying\n" + wait
+	if spec.Script != "" {
+		script = spec.Script
+	}
 	return []ownStep{
-		{newGUID(), "Run deploy", "echo deploying\n" + wait, "success()"},
+		{newGUID(), "Run deploy", script, "success()"},
 		{newGUID(), "Clean up", "echo cleaning up", "always()"},
 	}
 }

@@ -60,6 +60,9 @@ type RunSpec struct {
 	// Duration is how long the job's steps run; negative means until
 	// [Server.FinishJob] or a cancellation.
 	Duration time.Duration
+	// Script is what the job's own step runs, for runners that run scripts: the
+	// stand-in does not. Empty takes Duration and ends as Conclusion says.
+	Script string
 	// IDToken says that the job has the permission id-token: write.
 	IDToken bool
 	// Conclusion of the steps: success (the default) or failure.

@@ -83,6 +83,7 @@ type Options struct {
 	GHES         bool
 	PollHold     time.Duration
 	SessionTTL   time.Duration
+	Lease        time.Duration // of a job whose runner is silent; 10 min on GitHub
 	ShuttingDown time.Duration // shutting-down to terminated
 	Refill       time.Duration // until the group replaces a host
 	Boot         time.Duration // until a new host's kubelet is ready
@@ -136,7 +137,7 @@ const (
 func New(opts Options) (*World, error) {
 	w := &World{opts: opts, OrgID: orgID}
 	github := simgithub.Config{
-		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL,
+		BaseURL: opts.GitHubURL, Org: Org, OrgID: orgID, GHES: opts.GHES, PollHold: opts.PollHold, SessionTTL: opts.SessionTTL, LeaseTTL: opts.Lease,
 		Token: opts.Token, AppClientID: AppClientID, AppInstallationID: AppInstallationID, AppKey: opts.AppKey,
 		SigningKey: opts.SigningKey, Assign: opts.Assign, Seed: opts.Seed,
 	}

@@ -132,6 +132,9 @@ func (p *Plane) file(name string) string { return filepath.Join(p.opts.Dir, name
 // AdminKubeconfig is a file with all rights, for kubectl, helm and kubelets.
 func (p *Plane) AdminKubeconfig() string { return p.file("admin.kubeconfig") }
 
+// CAFile is the authority's certificate in a file.
+func (p *Plane) CAFile() string { return p.file("pki/ca.pem") }
+
 // Client is a client with all rights.
 func (p *Plane) Client() (kubernetes.Interface, error) { return kubernetes.NewForConfig(p.Admin) }
 

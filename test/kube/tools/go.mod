@@ -1,0 +1,3 @@
+module github.com/runnerward/runnerward/test/kube/tools
+
+go 1.26.0

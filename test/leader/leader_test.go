@@ -1,0 +1,34 @@
+package leader
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/runnerward/runnerward/pkg/sim/stage"
+)
+
+// TestWhatBefallsTheLeader plays every scenario against a pretend cluster.
+func TestWhatBefallsTheLeader(t *testing.T) {
+	binary := Build(t)
+	for name, play := range Scenarios() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait for most of their time
+			s, err := stage.New(t.Context(), stage.Options{Dir: t.TempDir(), Binary: binary})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			play(NewPair(t, s, Options{API: strings.TrimPrefix(s.ClusterURL, "https://"), Kubeconfig: func(_, url string) []byte {
+				kubeconfig, err := s.World.Cluster.Kubeconfig(url, s.CA.PEM)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return kubeconfig
+			}}))
+		})
+	}
+}
