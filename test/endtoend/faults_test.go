@@ -383,7 +383,7 @@ func (c faultyCluster) Pod(ctx context.Context, name runner.Name) (pod runner.Po
 }
 
 func (c faultyCluster) PodNow(ctx context.Context, name runner.Name) (pod runner.Pod, err error) {
-	err = c.around(ctx, "get pod now", func() (err error) {
+	err = c.around(ctx, "get pod now", func(ctx context.Context) (err error) {
 		pod, err = c.Cluster.PodNow(ctx, name)
 		return err
 	})
@@ -391,7 +391,7 @@ func (c faultyCluster) PodNow(ctx context.Context, name runner.Name) (pod runner
 }
 
 func (c faultyCluster) NodesNow(ctx context.Context) (nodes []runner.Node, err error) {
-	err = c.around(ctx, "list nodes now", func() (err error) {
+	err = c.around(ctx, "list nodes now", func(ctx context.Context) (err error) {
 		nodes, err = c.Cluster.NodesNow(ctx)
 		return err
 	})
