@@ -23,6 +23,11 @@ const maxStrays = 16
 // removes it, and records when it is gone. A runner that the log knows and whose
 // pod or registration is missing is no stray: its own task sees that.
 func (s *Supervisor) sweep(ctx context.Context, _ runner.Task) (bool, error) {
+	// A daemon that has nothing to write would not find out by itself that it was
+	// overtaken, and would keep the queue from the other one.
+	if err := s.alone(ctx); errors.Is(err, ErrFenced) {
+		return false, err
+	}
 	over, err := s.over(ctx)
 	if err != nil {
 		return false, err
