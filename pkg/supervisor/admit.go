@@ -213,6 +213,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 		return false, err
 	}
 	views := []HostView{}
+	known := *s.hosts.Load()
 	err = s.locked(ctx, func() error {
 		for _, h := range hosts {
 			if _, used := s.state.UsedBy(h); used {
@@ -225,6 +226,9 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 				}
 			}
 			views = append(views, v)
+			if v.Vetted && !slices.ContainsFunc(known, func(k HostView) bool { return k.Instance == v.Instance && k.Vetted }) {
+				s.lanes.hasten(laneClaim, true) // for want of it a claim may have failed
+			}
 		}
 		s.noteUnfit(hosts, time.Now())
 		s.noteSilence(hosts, time.Now())
