@@ -58,8 +58,8 @@ test-api: ## the chart, its rights, tokens and 500 hosts against a real API serv
 	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 1800s -v ./test/kube/api
 
 # Cheapest first: what a real API server refuses no cluster runs.
-test-all: ## every tier that needs a real Kubernetes, each timed: test-api, test-node, test-kind (docs/testing.md)
-	@began=$$(date +%s); for tier in test-api test-node test-kind; do \
+test-all: ## every tier, each timed: test, test-api, test-node, test-kind (Linux, root; docs/testing.md)
+	@began=$$(date +%s); for tier in test test-api test-node test-kind; do \
 	  echo "== $$tier"; start=$$(date +%s); $(MAKE) --no-print-directory $$tier || { echo "== $$tier failed"; exit 1; }; \
 	  echo "== $$tier took $$(($$(date +%s) - start)) s"; \
 	done; echo "== all tiers took $$(($$(date +%s) - began)) s"

@@ -187,8 +187,8 @@ func (o Options) validate() error {
 // Run works until the context ends or the log is lost to another writer. It
 // returns nil after an orderly end, and [ErrFenced] when another supervisor
 // writes: then this process must end and start nothing more.
-func (s *Supervisor) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (s *Supervisor) Run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -200,7 +200,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 	})
 	if err := s.open(ctx); err != nil {
-		if ctx.Err() != nil {
+		cancel(nil)
+		// Being fenced off ends the context too, and is no orderly end.
+		switch fatal := group.Wait(); {
+		case fatal != nil:
+			return fatal
+		case parent.Err() != nil:
 			return nil
 		}
 		return err

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -598,11 +599,11 @@ func short(e runner.Event) any {
 	return ""
 }
 
-// switchboard connects agents to the admission API of whichever daemon was
-// connected last.
+// switchboard connects agents to the admission API of the daemon that was
+// connected last, of those that are.
 type switchboard struct {
 	mu   sync.Mutex
-	last *exchange // nil for none
+	open []*exchange
 }
 
 type exchange struct {
@@ -617,39 +618,43 @@ func (s *switchboard) connect(h http.Handler) (disconnect func()) {
 	x := &exchange{http: l.Transport(), stop: l.Serve(h)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = x
+	s.open = append(s.open, x)
 	return func() { s.end(x) }
+}
+
+// last is nil when none is connected.
+func (s *switchboard) last() *exchange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) == 0 {
+		return nil
+	}
+	return s.open[len(s.open)-1]
 }
 
 // cut ends the connections of the daemon that was connected last.
 func (s *switchboard) cut() {
-	s.mu.Lock()
-	x := s.last
-	s.mu.Unlock()
-	if x != nil {
+	if x := s.last(); x != nil {
 		s.end(x)
 	}
 }
 
 func (s *switchboard) end(x *exchange) {
 	s.mu.Lock()
-	stop := x.stop
-	x.stop = nil
-	if s.last == x {
-		s.last = nil
+	i := slices.Index(s.open, x)
+	if i >= 0 {
+		s.open = slices.Delete(s.open, i, i+1)
 	}
 	s.mu.Unlock()
-	if stop != nil {
+	if i >= 0 {
 		x.http.CloseIdleConnections()
-		stop()
+		x.stop()
 	}
 }
 
 // RoundTrip takes the agent's https request over the pipe.
 func (s *switchboard) RoundTrip(req *http.Request) (*http.Response, error) {
-	s.mu.Lock()
-	x := s.last
-	s.mu.Unlock()
+	x := s.last()
 	if x == nil {
 		return nil, &net.OpError{Op: "dial", Net: "memory", Err: errors.New("connection refused")}
 	}

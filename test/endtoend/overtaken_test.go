@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,8 +112,8 @@ func (b *bench) wakeUp(s *sleeper) {
 	b.t.Helper()
 	s.net.mend()
 	s.wake()
-	// At the latest the heartbeat of a quiet hour shows it another's record.
-	b.poll("the daemon that was overtaken has ended", 2*time.Hour, 10*time.Second, func() bool {
+	// At the latest when it looks for strays.
+	b.until("the daemon that was overtaken has ended", 2*time.Minute, func() bool {
 		select {
 		case <-s.ended:
 			return true
@@ -246,4 +247,52 @@ func TestAnOldDenialDoesNotCancelANewAttempt(t *testing.T) {
 		b.poll("the next attempt is sealed", time.Hour, 10*time.Second, func() bool { return b.sealed(next.JobID) != nil && b.quiet() })
 		b.settledAfter("the denial", next)
 	})
+}
+
+// TestTwoDaemonsAtOnce: a second one starts in the middle of a deploy, and
+// neither is stopped: both believe to lead. One of them is fenced off and ends,
+// and the other takes the deploy to its end.
+func TestTwoDaemonsAtOnce(t *testing.T) {
+	for _, phase := range []runner.Kind{
+		runner.KindOffered, runner.KindAuthorized, runner.KindClaimed, runner.KindBound, runner.KindReleased, runner.KindStarted,
+		runner.KindCompleted, runner.KindTeardown, runner.KindTerminated,
+	} {
+		t.Run("from "+string(phase)+" on", func(t *testing.T) {
+			var reached atomic.Bool
+			run(t, options{at: -1, hosts: 4, onRecord: func(_ *bench, rec runner.Record) {
+				if rec.Event.Kind() == phase {
+					reached.Store(true)
+				}
+			}}, func(t *testing.T, b *bench) {
+				deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+				b.poll("the deploy is that far", 20*time.Minute, 50*time.Millisecond, reached.Load)
+				b.mu.Lock()
+				first := b.daemon
+				b.mu.Unlock()
+				b.start()
+				second := b.daemon
+				fenced := func(d *daemon) bool {
+					select {
+					case <-d.ended:
+						return errors.Is(d.err, supervisor.ErrFenced)
+					default:
+						return false
+					}
+				}
+				b.until("one of them ends", 10*time.Minute, func() bool { return fenced(first) || fenced(second) })
+				if fenced(second) { // its process manager would start it again
+					b.mu.Lock()
+					b.daemon = first
+					b.mu.Unlock()
+				}
+				b.poll("the deploy is sealed and every host is gone", 2*time.Hour, 20*time.Second, func() bool {
+					return b.sealed(deploy.JobID) != nil && b.quiet()
+				})
+				if fenced(first) && fenced(second) {
+					t.Error("both were fenced off")
+				}
+				b.settledAfter(string(phase), deploy)
+			})
+		})
+	}
 }
