@@ -86,7 +86,8 @@ func (th *theatre) daemon(t *testing.T, name string, change func(stage.Config)) 
 	t.Helper()
 	d, err := th.NewDaemon(name, func(c stage.Config) {
 		c.Set("cluster.namespace", th.release.namespace)
-		c.Set("supervisor.leaderElection.enabled", true)
+		// Patient, for a busy machine: what befalls a leader is leader_test.go's.
+		c.Set("supervisor.leaderElection", map[string]any{"enabled": true, "leaseDuration": "1m", "renewDeadline": "40s", "retryPeriod": "2s"})
 		if change != nil {
 			change(c)
 		}
