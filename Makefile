@@ -9,7 +9,7 @@ BINARIES := runnerward runnerward-agent runnerward-demo
 # What test/kube/build.sh linked; its tests are skipped without the folder.
 KUBE_BIN := $(CURDIR)/bin/kube
 
-.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-node test-all race fuzz bench demo verify lint clean
+.PHONY: help build build-fips test test-fips test-faults test-s3 test-aws-live test-api test-node test-kind kind-image test-all race fuzz bench demo verify lint clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -55,11 +55,20 @@ test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you 
 
 test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
 	test/kube/build.sh api
-	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 900s -v ./test/kube/api
+	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 1800s -v ./test/kube/api
+
+kind-image: ## the node image of test-kind, made from source and Debian packages, and how long that took (Linux, root)
+	@began=$$(date +%s); test/kube/build.sh kind && \
+	  ls -lL $(KUBE_BIN)/node.tar.zst && echo "$$(($$(date +%s) - began)) s"
+
+test-kind: ## the chart in a kind cluster: install, deploys, refusals, eviction, lost host, upgrade, uninstall (Linux, root; KIND_IMAGE takes yours and docker)
+	test/kube/build.sh kind
+	cd test/kube/tools && go vet ./runc-clamp && go test ./runc-clamp
+	test/kube/kind/run.sh
 
 # Cheapest first: what a real API server refuses no cluster runs.
-test-all: ## every tier that needs a real Kubernetes, each timed: test-api, test-node, test-kind (docs/testing.md)
-	@began=$$(date +%s); for tier in test-api test-node test-kind; do \
+test-all: ## every tier, each timed: test, test-api, test-node, test-kind (Linux, root; docs/testing.md)
+	@began=$$(date +%s); for tier in test test-api test-node test-kind; do \
 	  echo "== $$tier"; start=$$(date +%s); $(MAKE) --no-print-directory $$tier || { echo "== $$tier failed"; exit 1; }; \
 	  echo "== $$tier took $$(($$(date +%s) - start)) s"; \
 	done; echo "== all tiers took $$(($$(date +%s) - began)) s"

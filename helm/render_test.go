@@ -83,7 +83,7 @@ func TestRenderedByDefault(t *testing.T) {
 		"ClusterRole /gha-runners-runnerward", "ClusterRoleBinding /gha-runners-runnerward",
 		"ConfigMap gha-runners/runnerward", "Deployment gha-runners/runnerward",
 		"NetworkPolicy gha-runners/runnerward", "NetworkPolicy gha-runners/runnerward-runners",
-		"PersistentVolumeClaim gha-runners/runnerward-ledger", "PodDisruptionBudget gha-runners/runnerward",
+		"PersistentVolumeClaim gha-runners/runnerward-ledger", "PodDisruptionBudget gha-runners/runnerward", "PodDisruptionBudget gha-runners/runnerward-runners",
 		"Role default/gha-runners-runnerward-node-events", "Role gha-runners/runnerward",
 		"RoleBinding default/gha-runners-runnerward-node-events", "RoleBinding gha-runners/runnerward",
 		"Service gha-runners/runnerward-admission", "Service gha-runners/runnerward-status",
@@ -106,6 +106,12 @@ func TestRenderedByDefault(t *testing.T) {
 	labels := map[string]string{"app.kubernetes.io/component": "runner", "app.kubernetes.io/part-of": "runnerward"}
 	if !ok || len(policy.Spec.Ingress) != 0 || len(policy.Spec.PolicyTypes) != 2 || !reflect.DeepEqual(policy.Spec.PodSelector.MatchLabels, labels) {
 		t.Errorf("the runners' network policy = %+v, want no ingress for pods labelled %v", policy, labels)
+	}
+	// A percentage, or maxUnavailable, counts nothing where pods have no controller.
+	budget, ok := docs["PodDisruptionBudget gha-runners/runnerward-runners"].(*policyv1.PodDisruptionBudget)
+	if !ok || budget.Spec.MaxUnavailable != nil || budget.Spec.MinAvailable == nil || budget.Spec.MinAvailable.IntValue() < 1000 ||
+		!reflect.DeepEqual(budget.Spec.Selector.MatchLabels, labels) {
+		t.Errorf("the runners' disruption budget = %+v, want more pods labelled %v than there are", budget, labels)
 	}
 }
 

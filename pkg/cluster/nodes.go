@@ -26,7 +26,7 @@ const pageSize = 500
 // ended or been taken a moment ago; whoever claims it finds out.
 func (c *Cluster) Nodes(ctx context.Context) ([]runner.Node, error) {
 	if c.nodes.fresh() != nil {
-		return c.listNodes(ctx)
+		return c.NodesNow(ctx)
 	}
 	var nodes []runner.Node
 	for _, obj := range c.nodes.informer.GetStore().List() {
@@ -38,7 +38,8 @@ func (c *Cluster) Nodes(ctx context.Context) ([]runner.Node, error) {
 	return nodes, nil
 }
 
-func (c *Cluster) listNodes(ctx context.Context) ([]runner.Node, error) {
+// NodesNow are the nodes that carry the pool's labels, as the API server has them.
+func (c *Cluster) NodesNow(ctx context.Context) ([]runner.Node, error) {
 	opts := metav1.ListOptions{LabelSelector: c.nodeSelector(), Limit: pageSize}
 	var nodes []runner.Node
 	for {

@@ -27,6 +27,8 @@ func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error 
 	if pod, ok := c.cachedPod(spec.Runner); ok && string(pod.UID) == c.ensured.of(spec.Runner) && same(pod, want) == nil {
 		return nil
 	}
+	// Whatever comes of the call, that it was gone before says nothing any more.
+	c.gone.keep(spec.Runner, "")
 	api := c.client.CoreV1().Pods(c.opts.Namespace)
 	made, err := api.Create(ctx, want, metav1.CreateOptions{})
 	switch {
@@ -84,6 +86,11 @@ func (c *Cluster) Pod(ctx context.Context, name runner.Name) (runner.Pod, error)
 	} else if !ok && c.stillGone(name) {
 		return runner.Pod{Name: string(name), Phase: runner.PodGone}, nil
 	}
+	return c.PodNow(ctx, name)
+}
+
+// PodNow says how the runner's pod is, as the API server has it.
+func (c *Cluster) PodNow(ctx context.Context, name runner.Name) (runner.Pod, error) {
 	pod, err := c.client.CoreV1().Pods(c.opts.Namespace).Get(ctx, string(name), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):

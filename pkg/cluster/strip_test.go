@@ -45,13 +45,18 @@ func TestStrippingLosesNothingThatIsRead(t *testing.T) {
 		t.Errorf("stripped, a node that is being deleted takes runners (%v)", err)
 	}
 
-	for _, state := range []corev1.ContainerState{
-		{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "long"}},
-		{Terminated: &corev1.ContainerStateTerminated{ExitCode: 7, Reason: "Error", Message: "long"}},
+	waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "long"}}
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 7, Reason: "Error", Message: "long"}}
+	for _, status := range []corev1.PodStatus{
+		{Phase: corev1.PodPending, InitContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: waiting}}},
+		{Phase: corev1.PodFailed, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: ended}}},
+		{Phase: corev1.PodFailed, Reason: "Evicted", Message: "long"},
+		{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue},
+			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "long"},
+		}},
 	} {
-		pod.Status.Reason = ""
-		pod.Status.ContainerStatuses = nil
-		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: state}}
+		pod.Status = status
 		if kept, err = strip(pod); err != nil {
 			t.Fatal(err)
 		}

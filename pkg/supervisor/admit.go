@@ -213,6 +213,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 		return false, err
 	}
 	views := []HostView{}
+	known := *s.hosts.Load()
 	err = s.locked(ctx, func() error {
 		for _, h := range hosts {
 			if _, used := s.state.UsedBy(h); used {
@@ -225,6 +226,9 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 				}
 			}
 			views = append(views, v)
+			if v.Vetted && !slices.ContainsFunc(known, func(k HostView) bool { return k.Instance == v.Instance && k.Vetted }) {
+				s.lanes.hasten(laneClaim, true) // for want of it a claim may have failed
+			}
 		}
 		s.noteUnfit(hosts, time.Now())
 		s.noteSilence(hosts, time.Now())
@@ -307,18 +311,14 @@ func (s *Supervisor) protect(ctx context.Context, name runner.Name, host runner.
 // retire ends a runner. A job that was allowed to start while the reason was
 // being found keeps its runner, unless the reason holds for it as well.
 func (s *Supervisor) retire(ctx context.Context, name runner.Name, cause runner.Cause, podReason string) (bool, error) {
-	var node string
 	_, err := s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
-		if r := st.Runners[name]; r != nil {
-			if node = r.Claimed.Event.Host.NodeName; r.Started != nil && !endsAJob(cause) {
-				return nil, runner.ErrRecorded
-			}
+		if r := st.Runners[name]; r != nil && r.Started != nil && !endsAJob(cause) {
+			return nil, runner.ErrRecorded
 		}
 		return runner.Retired{Runner: name, Cause: cause, PodReason: podReason}, nil
 	})
 	if err == nil {
 		s.Logger.Warn("runner retired", zap.String("runner", string(name)), zap.String("cause", string(cause)), zap.String("pod", podReason))
-		s.Cluster.Event(name, node, "Retired", "the runner is given up: "+sentence(string(cause), podReason))
 	}
 	return err == nil, err
 }

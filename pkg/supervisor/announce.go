@@ -47,9 +47,11 @@ func notice(e runner.Event) (name runner.Name, reason, note string) {
 	case runner.Refused:
 		return e.Runner, "Refused", "the job may not run here: " + strings.Join(e.Decision.Reasons, ", ")
 	case runner.Retired:
-		return e.Runner, "Retired", joined(fmt.Sprintf("the runner ends without a job that ran to its end: %s", e.Cause), e.PodReason)
+		return e.Runner, "Retired", "the runner is given up: " + sentence(string(e.Cause), e.PodReason)
 	case runner.Completed:
-		return e.Runner, "Completed", joined(fmt.Sprintf("job %s is over and the pod is %s", e.Job, e.PodPhase), e.PodReason)
+		return e.Runner, "Completed", sentence(fmt.Sprintf("job %s is over and the pod is %s", e.Job, e.PodPhase), e.PodReason)
+	case runner.Rebuffed:
+		return e.Runner, "Rebuffed", fmt.Sprintf("turned away at gate %s: %s", e.Gate, e.Cause)
 	case runner.Cancelled:
 		if e.Runner != "" {
 			return e.Runner, "Cancelled", fmt.Sprintf("run %d of %s is cancelled: its job was never authorized", e.RunID, e.Repository)
@@ -66,13 +68,6 @@ func notice(e runner.Event) (name runner.Name, reason, note string) {
 		}
 	}
 	return "", "", ""
-}
-
-func joined(note, reason string) string {
-	if reason == "" {
-		return note
-	}
-	return note + ", " + reason
 }
 
 func stages(pending []runner.Stage) string {

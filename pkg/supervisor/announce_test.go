@@ -40,6 +40,7 @@ func TestEveryDecisionIsShown(t *testing.T) {
 		{runner.Retired{Runner: "r1", Cause: runner.CausePodFailed, PodReason: "OOMKilled"}, "r1", "node-1", "Retired", "OOMKilled"},
 		{runner.Completed{Runner: "r1", Job: "job-1", PodPhase: runner.PodSucceeded}, "r1", "node-1", "Completed", "Succeeded"},
 		{runner.Cancelled{Runner: "r1", Repository: "org/app", RunID: 7}, "r1", "node-1", "Cancelled", "run 7 of org/app"},
+		{runner.Rebuffed{Runner: "r1", Gate: runner.GateClaim, Cause: runner.RebuffReplay}, "r1", "node-1", "Rebuffed", "gate claim: replay"},
 		{runner.Teardown{Runner: "r1", InstanceID: "i-1"}, "r1", "node-1", "Teardown", "i-1"},
 		{runner.Overdue{Runner: "r1", Pending: []runner.Stage{runner.StageVolumes, runner.StageInstance}}, "r1", "node-1", "TeardownOverdue", "instance, volumes"},
 		{runner.Terminated{Runner: "r1", InstanceID: "i-1"}, "r1", "node-1", "Terminated", "i-1"},

@@ -31,7 +31,14 @@ func (s *Supervisor) taskWatch(ctx context.Context, name runner.Name) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("look at the pod: %w", err)
 	}
-	if r.Bound != nil && pod.Phase != runner.PodGone && pod.UID != r.Bound.Event.PodUID {
+	other := func() bool { return r.Bound != nil && pod.Phase != runner.PodGone && pod.UID != r.Bound.Event.PodUID }
+	if other() || pod.Phase.Terminal() && !s.sight.held(name, time.Now()) {
+		// What follows cannot be undone.
+		if pod, err = s.Cluster.PodNow(ctx, name); err != nil {
+			return false, fmt.Errorf("look at the pod: %w", err)
+		}
+	}
+	if other() {
 		// The bound pod is gone, and another has come under its name.
 		pod = runner.Pod{Name: pod.Name, Phase: runner.PodGone}
 	}

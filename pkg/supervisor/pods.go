@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -176,10 +177,14 @@ func (s *Supervisor) hostOver(ctx context.Context, r *runner.Runner) (runner.Cau
 	switch {
 	case !silent:
 		return "", nil
-	case s.Limits.SilentFor > 0 && was.last.Sub(was.since) >= s.Limits.SilentFor:
-		return runner.CauseHostSilent, nil
 	}
 	host := r.Claimed.Event.Host
+	if s.Limits.SilentFor > 0 && was.last.Sub(was.since) >= s.Limits.SilentFor {
+		if speaks, err := s.speaks(ctx, host); err != nil || speaks {
+			return "", err
+		}
+		return runner.CauseHostSilent, nil
+	}
 	if host.Provider == "none" || !s.silence.due(r.Name(), now, askCloud) {
 		return "", nil
 	}
@@ -191,6 +196,19 @@ func (s *Supervisor) hostOver(ctx context.Context, r *runner.Runner) (runner.Cau
 		return runner.CauseHostEnded, nil
 	}
 	return "", nil
+}
+
+// speaks asks the cluster itself whether the host's kubelet is heard: the surveys
+// before may have been of a copy, and a job ends by the answer.
+func (s *Supervisor) speaks(ctx context.Context, host runner.Host) (bool, error) {
+	nodes, err := s.Cluster.NodesNow(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look at the silent host: %w", err)
+	}
+	return slices.ContainsFunc(nodes, func(n runner.Node) bool {
+		id, _ := n.InstanceID()
+		return n.Ready && (n.UID == host.NodeUID || id == host.InstanceID)
+	}), nil
 }
 
 // podWarnings are what on-call is told of the pod and host of a runner in use.

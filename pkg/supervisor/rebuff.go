@@ -131,18 +131,10 @@ func (s *Supervisor) recordRebuffs(ctx context.Context, _ runner.Task) (bool, er
 }
 
 func (s *Supervisor) recordRebuff(ctx context.Context, e runner.Rebuffed) error {
-	var node string
-	_, err := s.recordFrom(ctx, func(st *runner.State) (runner.Event, error) {
-		if r := st.Runners[e.Runner]; r != nil {
-			node = r.Claimed.Event.Host.NodeName
-		}
-		return e, nil
-	})
-	if err != nil {
+	if _, err := s.recordFrom(ctx, func(*runner.State) (runner.Event, error) { return e, nil }); err != nil {
 		return err
 	}
 	s.Logger.Warn("somebody was turned away at a runner's gate", rebuffFields(e)...)
-	s.Cluster.Event(e.Runner, node, "Rebuffed", fmt.Sprintf("turned away at gate %s: %s", e.Gate, e.Cause))
 	return nil
 }
 

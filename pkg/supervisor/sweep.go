@@ -99,7 +99,15 @@ func (s *Supervisor) strayPods(ctx context.Context, over map[runner.Name]bool) (
 		if err != nil {
 			return nil, err
 		}
-		if astray {
+		if !astray {
+			continue
+		}
+		// A list may be late, and a pod that ended as it should is no stray.
+		now, err := s.Cluster.PodNow(ctx, runner.Name(pod.Name))
+		if err != nil {
+			return nil, fmt.Errorf("look at stray pod %s: %w", pod.Name, err)
+		}
+		if now.Phase != runner.PodGone && now.UID == pod.UID {
 			found = append(found, runner.Stray{What: runner.StrayPod, ID: pod.UID, Name: pod.Name, Node: pod.NodeName})
 		}
 	}
@@ -190,11 +198,11 @@ func (s *Supervisor) settleStrays(ctx context.Context, what runner.StrayKind, fo
 	return errors.Join(append(problems, err)...)
 }
 
-// swept records that a stray is gone. A list may come from a copy of the cluster;
-// that a pod is gone is for the cluster itself to say.
+// swept records that a stray is gone. A list may be late; that a pod is gone is
+// for the cluster itself to say.
 func (s *Supervisor) swept(ctx context.Context, stray runner.Stray) error {
 	if stray.What == runner.StrayPod && stray.Name != "" {
-		pod, err := s.Cluster.Pod(ctx, runner.Name(stray.Name))
+		pod, err := s.Cluster.PodNow(ctx, runner.Name(stray.Name))
 		switch {
 		case err != nil:
 			return fmt.Errorf("look at stray pod %s: %w", stray.Name, err)

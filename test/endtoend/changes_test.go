@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 )
@@ -152,4 +153,35 @@ func TestEveryDecisionIsAnEvent(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAHostIsClaimedWhenEC2VouchesForIt: no node changes when an instance gets
+// the tag that it lacked. A job that has waited for minutes must not wait out its
+// last pause then.
+func TestAHostIsClaimedWhenEC2VouchesForIt(t *testing.T) {
+	untagged := func(g *simaws.Group) { g.Tags = map[string]string{"Boundary": "production"} }
+	for _, minutes := range []int{4, 5, 6} { // pauses of up to a minute, met at different points
+		run(t, options{at: -1, group: untagged}, func(t *testing.T, b *bench) {
+			deploy := b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+			b.until("a claim has failed", 5*time.Minute, func() bool {
+				j := b.state().Jobs[runner.JobID(deploy.JobID)]
+				return j != nil && j.Authorized != nil
+			})
+			pause(t.Context(), time.Duration(minutes)*time.Minute+11*time.Second)
+			if b.phase(runner.KindClaimed) != nil {
+				t.Fatal("a host without its tag was claimed")
+			}
+			tagged := time.Now()
+			for _, in := range b.world.AWS.Instances() {
+				if err := b.world.AWS.Tag(in.ID, map[string]string{"Compliance": "HIPAA"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.until("sealed", time.Hour, func() bool { return b.sealed(deploy.JobID) != nil })
+			// The survey comes every five ticks, of 2 s each.
+			if took := b.of(deploy.JobID).Claimed.At.Sub(tagged); took > 15*time.Second {
+				t.Errorf("claimed %s after the host could be, want within 15 s", took)
+			}
+		})
+	}
 }

@@ -382,6 +382,22 @@ func (c faultyCluster) Pod(ctx context.Context, name runner.Name) (pod runner.Po
 	return pod, err
 }
 
+func (c faultyCluster) PodNow(ctx context.Context, name runner.Name) (pod runner.Pod, err error) {
+	err = c.around(ctx, "get pod now", func(ctx context.Context) (err error) {
+		pod, err = c.Cluster.PodNow(ctx, name)
+		return err
+	})
+	return pod, err
+}
+
+func (c faultyCluster) NodesNow(ctx context.Context) (nodes []runner.Node, err error) {
+	err = c.around(ctx, "list nodes now", func(ctx context.Context) (err error) {
+		nodes, err = c.Cluster.NodesNow(ctx)
+		return err
+	})
+	return nodes, err
+}
+
 func (c faultyCluster) DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error {
 	return c.around(ctx, "delete pod", func(ctx context.Context) error { return c.Cluster.DeletePod(ctx, name, grace) })
 }

@@ -4,7 +4,7 @@
 #
 #   api    the components of a cluster in one binary, kwok, helm, Karpenter's controllers
 #   node   and a container runtime, the agent's test images
-#   kind   and kind, a name server and a node image (make kind-image)
+#   kind   and kind, and unless KIND_IMAGE names another, a node image (make kind-image)
 #
 # What was built is kept in ${XDG_CACHE_HOME:-~/.cache}/runnerward/kube under a
 # hash of all that went into it; a second run takes a second or two. KUBEBUILDER_ASSETS, a folder
@@ -130,9 +130,34 @@ build_pause() {
   gcc -Os -Wall -static -DVERSION=3.10.2 -o "$out/pause" "$source"
 }
 
+build_dns() {
+  (cd "$here/dns" && watched go build -v -ldflags '-s -w' -o "$out/coredns" .)
+}
+
+# The packages of kind's own image, without those for other storage and network.
+debian=bookworm
+packages=systemd,conntrack,iptables,nftables,iproute2,ethtool,util-linux,mount,kmod,libseccomp2,pigz,bash,ca-certificates,curl,jq,procps
+
+# build_rootfs takes today's packages; what they were is listed beside them.
+build_rootfs() {
+  local sources=()
+  # A mirror that the machine was given for the same release is the one to use.
+  if grep -qs "VERSION_CODENAME=$debian" /etc/os-release && [ -e /etc/apt/sources.list.d/debian.sources ]; then
+    sources=(/etc/apt/sources.list.d/debian.sources)
+  fi
+  mmdebstrap --quiet --variant=minbase --include="$packages" \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --customize-hook='chroot "$1" dpkg-query -W >&2' "$debian" "$out/rootfs.tar" "${sources[@]}" 2>"$out/packages.txt" ||
+    { tail -20 "$out/packages.txt" >&2; return 1; }
+}
+
+build_node_image() {
+  "$here/node-image.sh" "$dir" "$1" "$out/node.tar.zst"
+}
+
 # The tools are built anew each time: Go's own cache knows what changed.
 build_tools() {
-  (cd "$here/tools" && go build -ldflags '-s -w' -o "$dir/" ./mkimage)
+  (cd "$here/tools" && go build -ldflags '-s -w' -o "$dir/" ./mkimage ./runc-clamp)
 }
 
 # image NAME FLAG-OR-ENTRY...: images/NAME.tar and, in images/NAME.name, what to
@@ -223,15 +248,27 @@ tier_node() {
 
 tier_kind() {
   local place
-  need dockerd docker.io
-  need mmdebstrap mmdebstrap
-  need nft nftables
-  need conntrack conntrack
-  need zstd zstd
-  need jq jq
+  if [ -z "${KIND_IMAGE:-}" ]; then
+    need dockerd docker.io
+    need docker docker.io
+    need mmdebstrap mmdebstrap
+    need zstd zstd
+    need jq jq
+  fi
   install_missing
   place=$(made kind "$kind")
   make_once "$place" installed "$kind" sigs.k8s.io/kind
+  linked "$place"
+  [ -z "${KIND_IMAGE:-}" ] || return 0
+  local dns rootfs
+  dns=$(made coredns "$here/dns")
+  make_once "$dns" build_dns
+  linked "$dns"
+  rootfs=$(made rootfs "$debian" "$packages")
+  make_once "$rootfs" build_rootfs
+  place=$(made node-image "$here"/{node-image.sh,tools,dns,components} "$debian" "$packages" \
+    "$kubernetes" "$containerd" "$runc" "$cni" "$kind")
+  make_once "$place" build_node_image "$rootfs/rootfs.tar"
   linked "$place"
 }
 

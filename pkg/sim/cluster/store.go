@@ -115,7 +115,7 @@ func (c *Cluster) permit(r *request) (kind, error) {
 		return k, err
 	}
 	if r.verb == "list" || r.verb == "watch" {
-		return k, c.listOptions(r)
+		return k, c.listOptions(k, r)
 	}
 	return k, nil
 }
@@ -155,7 +155,7 @@ func (c *Cluster) authorize(k kind, r request) error {
 }
 
 func (c *Cluster) list(k kind, r request) (runtime.Object, error) {
-	version, err := fromVersion(k, r.options.ResourceVersion)
+	version, err := fromVersion(r)
 	switch {
 	case err != nil:
 		return nil, err
@@ -183,6 +183,17 @@ func (c *Cluster) selected(k kind, r request) []runtime.Object {
 	}
 	slices.SortFunc(found, func(a, b runtime.Object) int { return strings.Compare(nameOf(a), nameOf(b)) })
 	return found
+}
+
+// fields are those by which objects are selected here, a part of the real ones.
+func (k kind) fields() []string {
+	switch k.resource {
+	case "nodes":
+		return []string{"metadata.name"}
+	case "pods":
+		return []string{"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"}
+	}
+	return []string{"metadata.name", "metadata.namespace"}
 }
 
 func fieldsOf(obj runtime.Object) fields.Set {

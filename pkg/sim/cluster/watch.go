@@ -3,6 +3,8 @@ package simcluster
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -33,12 +35,20 @@ const (
 // server does, with its own code (endpoints/handlers/get.go, listOpts). A watch
 // from no version or 0 gets the state first, as before there was
 // sendInitialEvents.
-func (c *Cluster) listOptions(r *request) error {
+func (c *Cluster) listOptions(k kind, r *request) error {
 	o := &r.options
 	o.Watch = r.verb == "watch"
 	internalversion.SetListOptionsDefaults(o, !c.opts.NoWatchList)
 	if errs := listvalidation.ValidateListOptions(o, !c.opts.NoWatchList); len(errs) > 0 {
 		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
+	}
+	if r.options.FieldSelector != nil {
+		for _, f := range r.options.FieldSelector.Requirements() {
+			// pkg/apis/core/v1/conversion.go, AddFieldLabelConversionsForNode and others.
+			if !slices.Contains(k.fields(), f.Field) {
+				return apierrors.NewBadRequest("field label not supported: " + f.Field)
+			}
+		}
 	}
 	if r.options.Continue != "" {
 		// Lists are whole: nobody was given one.
@@ -48,15 +58,23 @@ func (c *Cluster) listOptions(r *request) error {
 }
 
 // fromVersion reads the version that a list or watch asks for, 0 for none or any.
-func fromVersion(k kind, version string) (int64, error) {
+// What is no number is refused to a list, and in a watch an error that the API
+// server does not know for one of the client's: a 500 without a reason (seen with
+// v1.37.2).
+func fromVersion(r request) (int64, error) {
+	version := r.options.ResourceVersion
 	if version == "" {
 		return 0, nil
 	}
 	n, err := strconv.ParseInt(version, 10, 64)
-	if err != nil || n < 0 {
-		return 0, apierrors.NewInvalid(k.gk(), "", field.ErrorList{field.Invalid(field.NewPath("resourceVersion"), version, "must be an integer")})
+	switch why := field.Invalid(field.NewPath("resourceVersion"), version, "must be an integer").Error(); {
+	case err == nil && n >= 0:
+		return n, nil
+	case r.verb == "list":
+		return 0, apierrors.NewBadRequest(why)
+	default:
+		return 0, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: why}}
 	}
-	return n, nil
 }
 
 // tooLarge is the answer to a version that is yet to come. The real server
@@ -119,7 +137,7 @@ func (c *Cluster) watch(r request) (*openWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := fromVersion(k, r.options.ResourceVersion)
+	from, err := fromVersion(r)
 	if err != nil {
 		return nil, err
 	}

@@ -189,7 +189,10 @@ func (s *Stage) kubeconfig() (err error) {
 
 func (s *Stage) serve(listeners []net.Listener) {
 	handlers := []http.Handler{s.World.GitHub, s.World.AWS}
-	if s.World.Cluster != nil {
+	switch {
+	case s.World.Karpenter != nil:
+		handlers = append(handlers, s.World.Karpenter.Handler())
+	case s.World.Cluster != nil:
 		handlers = append(handlers, s.World.Cluster.Handler())
 	}
 	for i, l := range listeners {

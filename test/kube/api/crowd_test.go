@@ -84,6 +84,22 @@ func (c *crowd) leave(in simaws.Instance) {
 	}
 }
 
+// ready counts the nodes that are.
+func (c *crowd) ready(ctx context.Context) (n int, err error) {
+	nodes, err := c.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: world.PoolLabelKey + "=" + world.PoolLabelValue, ResourceVersion: "0"})
+	if err != nil {
+		return 0, err
+	}
+	for _, node := range nodes.Items {
+		for _, cond := range node.Status.Conditions {
+			if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
 // run carries out orders and runs pods until the context ends.
 func (c *crowd) run(ctx context.Context) {
 	for range 8 {
@@ -149,7 +165,7 @@ func startKwok(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary(t, "kwok"), "--kubeconfig="+planeOf(t).AdminKubeconfig(), "--config=testdata/stages.yaml",
-		"--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", "--node-lease-duration-seconds=40")
+		"--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", "--node-lease-duration-seconds=120", "--v=WARN")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -387,10 +387,11 @@ func (e *ec2) join(in simaws.Instance) {
 		Spec:       corev1.NodeSpec{ProviderID: in.ProviderID(), Taints: order.Taints},
 	}
 	nodes := e.core.CoreV1().Nodes()
-	made, err := nodes.Create(context.Background(), node, metav1.CreateOptions{})
+	_, err := nodes.Create(context.Background(), node, metav1.CreateOptions{})
 	if err == nil {
-		made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}}
-		_, err = nodes.UpdateStatus(context.Background(), made, metav1.UpdateOptions{})
+		// A patch, as kubelets send it: controllers write to the new node too.
+		ready := []byte(`{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`)
+		_, err = nodes.PatchStatus(context.Background(), node.Name, ready)
 	}
 	if err != nil {
 		panic(fmt.Sprintf("instance %s cannot join: %v", in.ID, err)) // a mistake of the test

@@ -69,7 +69,10 @@ func newTheatreWith(t *testing.T, namespace string, opts stage.Options) *theatre
 			t.Error(err)
 		}
 	})
-	th.release = newRelease(t, namespace, func(v map[string]any) { v["admissionCA"] = string(th.CA.PEM) })
+	th.release = newRelease(t, namespace, func(v map[string]any) {
+		v["admissionCA"] = string(th.CA.PEM)
+		v["config"].(map[string]any)["supervisor"] = map[string]any{"leaderElection": map[string]any{"enabled": true}}
+	})
 	th.release.install(t)
 	if err := os.WriteFile(th.File("kubeconfig"), th.release.kubeconfig(t), 0o600); err != nil {
 		t.Fatal(err)
@@ -83,6 +86,8 @@ func (th *theatre) daemon(t *testing.T, name string, change func(stage.Config)) 
 	t.Helper()
 	d, err := th.NewDaemon(name, func(c stage.Config) {
 		c.Set("cluster.namespace", th.release.namespace)
+		// Patient, for a busy machine: what befalls a leader is leader_test.go's.
+		c.Set("supervisor.leaderElection", map[string]any{"enabled": true, "leaseDuration": "1m", "renewDeadline": "40s", "retryPeriod": "2s"})
 		if change != nil {
 			change(c)
 		}

@@ -146,7 +146,7 @@ func (b *bench) startStage(dir, binary string) {
 	b.Stage, err = stage.New(t.Context(), stage.Options{
 		Dir: dir, Binary: binary, Address: Gateway, Kubeconfig: kubeconfig,
 		World: func(o *world.Options) {
-			o.Join, o.Leave, o.Lease, o.Hosts = b.fleet.join, b.fleet.leave, lease, 4
+			o.Join, o.Leave, o.Lease, o.Hosts = b.fleet.join, b.fleet.leave, lease, 5
 			o.Boot = 100 * time.Millisecond // the kubelet takes its time itself
 		},
 	})
@@ -165,7 +165,7 @@ func (b *bench) startStage(dir, binary string) {
 		HTTPTokens: "required", HopLimit: 1, BootMode: "uefi", Profile: world.Profile,
 	})
 	b.populate()
-	b.nodesReady(5)
+	b.nodesReady(6)
 	b.serve(t, "runnerward", nil)
 }
 

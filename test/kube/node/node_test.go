@@ -29,7 +29,7 @@ func TestNode(t *testing.T) {
 	}
 	began := time.Now()
 	b := newBench(t)
-	t.Logf("the cluster, five hosts and the daemon are ready after %s", time.Since(began).Round(100*time.Millisecond))
+	t.Logf("the cluster, six hosts and the daemon are ready after %s", time.Since(began).Round(100*time.Millisecond))
 	var lost, choked, rebooted broken
 	for _, scenario := range []struct {
 		name string
