@@ -55,7 +55,7 @@ test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you 
 
 test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
 	test/kube/build.sh api
-	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 1800s -v ./test/kube/api
+	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 1800s -parallel 8 -v ./test/kube/api
 
 # Cheapest first: what a real API server refuses no cluster runs.
 test-all: ## every tier, each timed: test, test-api, test-node, test-kind (Linux, root; docs/testing.md)

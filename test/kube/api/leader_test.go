@@ -31,6 +31,7 @@ import (
 // those of the pretend cluster, whose kubelets run the agent: one address serves
 // both, by path.
 func TestWhatBefallsTheLeader(t *testing.T) {
+	t.Parallel()
 	bin := os.Getenv(binaries)
 	if bin == "" {
 		t.Skip("needs a real API server: make test-api")
