@@ -38,6 +38,7 @@ var (
 // controllers, and once with the stand-in of the other tests, which has to do
 // the same.
 func TestKarpenterDriver(t *testing.T) {
+	t.Parallel()
 	for name, own := range map[string]bool{"its own controllers": true, "the stand-in": false} {
 		t.Run(name, func(t *testing.T) { drive(t, start(t), own) })
 	}
@@ -135,6 +136,7 @@ func drive(t *testing.T, p *plane.Plane, own bool) {
 
 // TestKarpenterDriverWithoutItsRights: the chart of another driver.
 func TestKarpenterDriverWithoutItsRights(t *testing.T) {
+	t.Parallel()
 	b := newKarpenterBench(t, start(t), false)
 	pool, err := b.driver(b.account(false), nil).Preflight(t.Context())
 	if all := strings.Join(pool.Problems, "\n"); err != nil || !strings.Contains(all, "may not list nodeclaims.karpenter.sh") {
