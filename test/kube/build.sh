@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # build.sh TIER: builds what the tests of a tier run, from source at pinned
-# versions, and links it into DIR (default bin/kube of the repository).
+# versions, and links it into RUNNERWARD_KUBE (bin/kube of the repository by default).
 #
 #   api    the components of a cluster in one binary, kwok, helm, Karpenter's controllers
 #   node   and a container runtime, the agent's test images
@@ -14,7 +14,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 tier=${1:?api, node or kind}
-dir=${DIR:-$root/bin/kube}
+dir=${RUNNERWARD_KUBE:-$root/bin/kube}
 store=${XDG_CACHE_HOME:-$HOME/.cache}/runnerward/kube
 
 # One set of flags for everything: another one compiles thousands of packages anew.
@@ -28,6 +28,7 @@ containerd=v2.4.2
 runc=v1.5.2
 cni=v1.9.1
 kind=v0.33.0
+pause=3.10.2
 
 say() { printf '   %s\n' "$*" >&2; }
 fail() { printf 'test/kube/build.sh: %s\n' "$*" >&2; exit 1; }
@@ -41,21 +42,33 @@ need() {
 busybox_is_static() { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }
 
 install_missing() {
-  [ ${#missing[@]} -eq 0 ] && return
+  [ ${#missing[@]} -gt 0 ] || return 0
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "these packages are missing: ${missing[*]}"
   say "installing ${missing[*]}"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$store/apt.log" 2>&1 ||
-    { tail -20 "$store/apt.log" >&2; fail "cannot install ${missing[*]}"; }
+  # A docker daemon that is installed must not start: the tests run their own.
+  # https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes
+  fi
+  local status=0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$store/apt.log" 2>&1 || status=$?
+  [ -z "$ours" ] || rm -f "$policy"
+  [ "$status" = 0 ] || { tail -20 "$store/apt.log" >&2; fail "cannot install ${missing[*]}"; }
+  missing=()
 }
 
-# made NAME INPUT...: the place in the store of what these inputs make. Inputs
-# are files, folders and words.
+# made NAME INPUT...: the place in the store of what its recipe, the function
+# build_NAME or installed, makes of these inputs: files, folders and words.
 made() {
-  local name=$1 input
+  local name=$1 input recipe
   shift
+  recipe=build_${name//-/_}
+  declare -F "$recipe" >/dev/null || recipe=installed
   {
     go env GOVERSION GOARCH
     echo "$GOFLAGS"
+    declare -f "$recipe"
     for input in "$@"; do
       if [ -d "$input" ]; then
         (cd "$input" && find . -type f | LC_ALL=C sort | xargs sha256sum)
@@ -69,18 +82,24 @@ made() {
 }
 
 # make_once PLACE COMMAND...: runs the command with an empty folder in $out, and
-# moves the folder to its place when it is whole.
+# moves the folder to its place when it is whole. It must not be called where bash
+# ignores failures, such as before && or ||.
 make_once() {
-  local place=$1 began=$SECONDS
+  local place=$1 began=$SECONDS name status
   shift
   [ -d "$place" ] && return
+  name=$(basename "$place" | sed 's/-[0-9a-f]*$//')
   out=$place.new
   rm -rf "$out"
   mkdir -p "$out"
-  say "building $(basename "$place" | sed 's/-[0-9a-f]*$//')"
-  "$@" || { rm -rf "$out"; fail "building $(basename "$place") failed"; }
+  say "building $name"
+  set +e
+  (set -e; "$@")
+  status=$?
+  set -e
+  [ "$status" = 0 ] || { rm -rf "$out"; fail "building $name failed"; }
   mv "$out" "$place"
-  say "building $(basename "$place") took $((SECONDS - began)) s"
+  say "building $name took $((SECONDS - began)) s"
 }
 
 # watched COMMAND...: a go command with -v, which names each package that it
@@ -127,10 +146,10 @@ build_runc() {
 build_pause() {
   local source
   source=$(cd "$here/components" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
-  gcc -Os -Wall -static -DVERSION=3.10.2 -o "$out/pause" "$source"
+  gcc -Os -Wall -static -DVERSION="$pause" -o "$out/pause" "$source"
 }
 
-build_dns() {
+build_coredns() {
   (cd "$here/dns" && watched go build -v -ldflags '-s -w' -o "$out/coredns" .)
 }
 
@@ -152,7 +171,7 @@ build_rootfs() {
 }
 
 build_node_image() {
-  "$here/node-image.sh" "$dir" "$1" "$out/node.tar.zst"
+  kubernetes=$kubernetes kind=$kind pause=$pause "$here/node-image.sh" "$dir" "$1" "$out/node.tar.zst"
 }
 
 # The tools are built anew each time: Go's own cache knows what changed.
@@ -181,7 +200,7 @@ build_images() {
   (cd "$root" && go build -ldflags '-s -w' -o "$dir/images/" ./cmd/runnerward-agent ./test/kube/standin)
   for applet in "${applets[@]}"; do links+=("/bin/$applet=@busybox"); done
   printf 'root:x:0:0::/:/bin/sh\nrunner:x:1001:1001::/home/runner:/bin/bash\n' >"$dir/images/passwd"
-  image pause -name registry.k8s.io/pause:3.10.2 -user 65535:65535 -entrypoint /pause "/pause=$dir/pause"
+  image pause -name registry.k8s.io/pause:$pause -user 65535:65535 -entrypoint /pause "/pause=$dir/pause"
   image agent -name ghcr.io/runnerward/runnerward-agent:test -entrypoint /runnerward-agent \
     "/runnerward-agent=$dir/images/runnerward-agent"
   image runner -name ghcr.io/actions/actions-runner:test -user runner -workdir /home/runner \
@@ -221,15 +240,16 @@ tier_api() {
 
 tier_node() {
   local place
+  [ -z "${KUBEBUILDER_ASSETS:-}" ] || fail "tier $tier needs a kubelet, which KUBEBUILDER_ASSETS has not: unset it"
   need pkg-config pkg-config
   need gcc gcc
+  [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
   need ip iproute2
   need iptables iptables
   need bash-static bash-static
   busybox_is_static || missing+=(busybox-static)
   pkg-config --exists libseccomp 2>/dev/null || missing+=(libseccomp-dev)
   install_missing
-  [ -e "$dir/kubelet" ] || fail "tier $tier needs the binary built here: unset KUBEBUILDER_ASSETS"
   place=$(made containerd "$containerd")
   make_once "$place" installed "$containerd" github.com/containerd/containerd/v2/cmd/{containerd,ctr,containerd-shim-runc-v2}
   linked "$place"
@@ -239,7 +259,7 @@ tier_node() {
   place=$(made cni "$cni")
   make_once "$place" installed "$cni" github.com/containernetworking/plugins/plugins/{main/ptp,main/loopback,ipam/host-local,meta/portmap}
   linked "$place"
-  place=$(made pause "$kubernetes" 3.10.2)
+  place=$(made pause "$kubernetes" "$pause")
   make_once "$place" build_pause
   linked "$place"
   build_tools
@@ -254,6 +274,7 @@ tier_kind() {
     need mmdebstrap mmdebstrap
     need zstd zstd
     need jq jq
+    need systemctl systemd
   fi
   install_missing
   place=$(made kind "$kind")
@@ -262,12 +283,12 @@ tier_kind() {
   [ -z "${KIND_IMAGE:-}" ] || return 0
   local dns rootfs
   dns=$(made coredns "$here/dns")
-  make_once "$dns" build_dns
+  make_once "$dns" build_coredns
   linked "$dns"
   rootfs=$(made rootfs "$debian" "$packages")
   make_once "$rootfs" build_rootfs
   place=$(made node-image "$here"/{node-image.sh,tools,dns,components} "$debian" "$packages" \
-    "$kubernetes" "$containerd" "$runc" "$cni" "$kind")
+    "$kubernetes" "$containerd" "$runc" "$cni" "$kind" "$pause")
   make_once "$place" build_node_image "$rootfs/rootfs.tar"
   linked "$place"
 }
@@ -278,7 +299,7 @@ exec 9>"$store/lock"
 flock -n 9 || { say "another build is under way, waiting for it"; flock 9; }
 case $tier in
   api) tier_api ;;
-  node) tier_api && tier_node ;;
-  kind) tier_api && tier_node && tier_kind ;;
+  node) tier_api; tier_node ;;
+  kind) tier_api; tier_node; tier_kind ;;
   *) fail "no tier is called $tier: api, node or kind" ;;
 esac

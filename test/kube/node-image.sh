@@ -18,12 +18,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=$(cd "$1" && pwd)
 rootfs=$(realpath "$2")
 out=$(realpath -m "$3")
-kubernetes=v1.37.2
-kind=v0.33.0
+: "${kubernetes:?}" "${kind:?}" "${pause:?the versions, from build.sh}"
 # What kubeadm of this version asks for: cmd/kubeadm/app/constants.
 etcd=3.7.0-0
 coredns=v1.14.6
-pause=3.10.2
 
 say() { printf '     %s\n' "$*" >&2; }
 

@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
-export RUNNERWARD_KIND_BIN=${DIR:-$root/bin/kube}
+export RUNNERWARD_KIND_BIN=${RUNNERWARD_KUBE:-$root/bin/kube}
 RUNNERWARD_KIND=$(mktemp -d "${TMPDIR:-/tmp}/runnerward-kind.XXXXXX")
 export RUNNERWARD_KIND
 trap '[ -n "${KEEP:-}" ] && echo "kept: $RUNNERWARD_KIND" || rm -rf "$RUNNERWARD_KIND"' EXIT
