@@ -30,7 +30,7 @@ test-fips: ## sign, rotate and verify with the validated module, other algorithm
 	GOFIPS140=$(FIPS_MODULE) go test -run FIPS -v ./pkg/ledger
 
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
-	go test -timeout 600s ./...
+	go test -timeout 1200s ./...
 	cd test/conformance/v010 && go test -timeout 120s ./...
 
 FAULTS ?= all
@@ -41,7 +41,7 @@ test-faults: ## every fault of the simulated GitHub, a crash and a takeover, at 
 
 test-s3: ## the ledger against a whole S3 server with Object Lock, and a benchmark (the server is built first: minutes)
 	cd test/s3 && go vet ./... && go mod tidy -diff
-	cd test/s3 && go test -timeout 600s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
+	cd test/s3 && go test -timeout 1200s ./... && go test -run '^$$' -bench . -benchtime 50x ./...
 
 
 test-node: build ## the agent and the daemon with real kubelets: jobs, refusals, kills, lost hosts (Linux, root; minutes the first time)
