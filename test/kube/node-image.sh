@@ -11,8 +11,9 @@
 # groups are managed by containerd itself (under version 1 systemd's driver
 # freezes them while pods start, and some fail), no hook of kind's mounts files of
 # the machine, no process is preferred over the whole node by the kernel, runc is
-# wrapped in runc-clamp, and there is no pod network: the cluster's maker gives
-# each node a file of its own in /etc/cni/net.d.
+# wrapped in runc-clamp, kubelets set no parameters of the machine's kernel, and
+# there is no pod network: the cluster's maker gives each node a file of its own
+# in /etc/cni/net.d.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$(cd "$1" && pwd)
@@ -49,6 +50,22 @@ base_files() {
     -e "s#registry.k8s.io/pause:3.10\"#registry.k8s.io/pause:$pause\"#" "$root/etc/containerd/config.toml"
   "$bin/ctr" oci spec | jq 'del(.process.rlimits)' >"$root/etc/containerd/cri-base.json"
   printf %s "$kubernetes" >"$root/kind/version"
+  # A kubelet sets these; they are the whole machine's, so it gets copies.
+  cat >"$root/usr/local/bin/own-kernel-settings" <<'SH'
+#!/bin/sh
+set -eu
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
+  kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+  file=/run/kernel-settings/${setting%=*}
+  [ ! -e "$file" ] || continue
+  mkdir -p "$(dirname "$file")"
+  echo "${setting#*=}" >"$file"
+  mount --bind "$file" "/proc/sys/${setting%=*}"
+done
+SH
+  chmod 755 "$root/usr/local/bin/own-kernel-settings"
+  mkdir -p "$root/etc/systemd/system/kubelet.service.d"
+  printf '[Service]\nExecStartPre=/usr/local/bin/own-kernel-settings\n' >"$root/etc/systemd/system/kubelet.service.d/04-kernel.conf"
   # kind applies this one whatever it is told; no provisioner's image is here.
   cat >"$root/kind/manifests/default-storage.yaml" <<'YAML'
 apiVersion: storage.k8s.io/v1
