@@ -196,7 +196,9 @@ func (c *cluster) dump(ctx context.Context) string {
 		{"kubectl", "-n", world.Namespace, "logs", "deploy/" + release, "--previous", "--tail=40", "--pod-running-timeout=1s"},
 		{"kubectl", "-n", world.Namespace, "logs", "-l", "app.kubernetes.io/component=runner", "--tail=40", "--prefix"},
 	} {
-		said, err := c.run(ctx, args...)
+		bounded, cancel := context.WithTimeout(ctx, 15*time.Second)
+		said, err := c.run(bounded, args...)
+		cancel()
 		if err != nil {
 			said += err.Error()
 		}

@@ -163,14 +163,14 @@ func (s *story) audit(ctx context.Context) error {
 	ledger, root := s.file("evidence/ledger"), s.file("evidence/root.json")
 	out, code, err := s.CLI(ctx, "verify", "--ledger", ledger, "--root", root)
 	if err != nil || code != 0 {
-		return fmt.Errorf("verify exits %d: %w\n%s", code, err, out)
+		return errors.Join(err, fmt.Errorf("verify exits %d:\n%s", code, out))
 	}
 	fmt.Printf("%s", out)
 	for _, t := range s.runs {
 		url := fmt.Sprintf("%s/%s/%s/actions/runs/%d", s.GitHubURL, world.Org, world.Repository, t.run.ID)
 		out, code, err := s.CLI(ctx, "explain", "--ledger", ledger, "--root", root, url)
 		if err != nil || code != 0 {
-			return fmt.Errorf("explain %s exits %d: %w\n%s", url, code, err, out)
+			return errors.Join(err, fmt.Errorf("explain %s exits %d:\n%s", url, code, out))
 		}
 		for _, what := range t.says {
 			if !bytes.Contains(out, []byte(what)) {

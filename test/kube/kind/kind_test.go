@@ -41,7 +41,8 @@ func TestStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := t.Context()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	c := &cluster{shell: newShell(dir, root, os.Getenv("RUNNERWARD_KIND_BIN")), image: os.Getenv("KIND_IMAGE")}
 	s := &story{fleet: newFleet(c)}
 	began := time.Now()
@@ -70,6 +71,10 @@ func TestStory(t *testing.T) {
 			break
 		}
 	}
+	if err := s.trouble(); err != nil && !t.Failed() {
+		t.Errorf("hosts came and went, but: %v", err)
+	}
+	cancel() // what still boots
 	if err := s.close(context.WithoutCancel(ctx)); err != nil {
 		t.Error(err)
 	}
@@ -119,5 +124,6 @@ func (s *story) close(ctx context.Context) error {
 			return fmt.Errorf("close the stage: %w", err)
 		}
 	}
+	s.work.Wait()
 	return s.cluster.end(ctx)
 }

@@ -6,7 +6,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
+export GOTOOLCHAIN=local GOFLAGS='-trimpath -buildvcs=false'
 export RUNNERWARD_KIND_BIN=${RUNNERWARD_KUBE:-$root/bin/kube}
 RUNNERWARD_KIND=$(mktemp -d "${TMPDIR:-/tmp}/runnerward-kind.XXXXXX")
 export RUNNERWARD_KIND
@@ -17,9 +17,9 @@ cd "$root"
 # Two versions of the same daemon, for an upgrade.
 for version in v0.0.1-test v0.0.2-test; do
   mkdir -p "$RUNNERWARD_KIND/$version/bin"
-  go build -ldflags "-s -w -X main.version=$version" -o "$RUNNERWARD_KIND/$version/bin/" ./cmd/runnerward
+  CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$version" -o "$RUNNERWARD_KIND/$version/bin/" ./cmd/runnerward
 done
-go build -ldflags '-s -w' -o "$RUNNERWARD_KIND/v0.0.1-test/bin/" ./cmd/runnerward-agent
+CGO_ENABLED=0 go build -ldflags '-s -w' -o "$RUNNERWARD_KIND/v0.0.1-test/bin/" ./cmd/runnerward-agent
 go test -c -o "$RUNNERWARD_KIND/kind.test" ./test/kube/kind
 cd "$here"
 inside=("$root/test/kube/sandbox.sh")

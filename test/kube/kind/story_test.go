@@ -265,7 +265,7 @@ func (s *story) evicted(ctx context.Context) error {
 func (s *story) drain(ctx context.Context, of supervisor.RunnerView, run simgithub.Run) error {
 	_, err := s.run(ctx, "kubectl", "drain", of.Node, "--ignore-daemonsets", "--timeout=30s")
 	if err == nil || !strings.Contains(err.Error(), "cannot delete") {
-		return fmt.Errorf("draining a runner's host = %w, want a refusal", err)
+		return fmt.Errorf("draining a runner's host = %v, want a refusal", err)
 	}
 	over := make(chan error, 1)
 	go func() {
@@ -337,9 +337,8 @@ func (s *story) upgraded(ctx context.Context) error {
 	if err := s.ready(ctx, 1); err != nil {
 		return err
 	}
-	v, err := s.view(ctx)
-	if err != nil || v.Version != newVersion {
-		return fmt.Errorf("after the upgrade the daemon is %q, want %s: %w", v.Version, newVersion, err)
+	if v, err := s.view(ctx); err != nil || v.Version != newVersion {
+		return errors.Join(err, fmt.Errorf("after the upgrade the daemon is %q, want %s", v.Version, newVersion))
 	}
 	if _, err := s.client.PolicyV1().PodDisruptionBudgets(world.Namespace).Get(ctx, release+"-runners", metav1.GetOptions{}); err != nil {
 		return fmt.Errorf("the upgrade brings back what was deleted: %w", err)
