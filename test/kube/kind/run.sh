@@ -8,6 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 export GOTOOLCHAIN=local GOFLAGS='-trimpath -buildvcs=false'
 export RUNNERWARD_KIND_BIN=${RUNNERWARD_KUBE:-$root/bin/kube}
+[ -e "$RUNNERWARD_KIND_BIN/images/runner.tar" ] && [ -e "$RUNNERWARD_KIND_BIN/kind" ] ||
+  { echo "run.sh: $RUNNERWARD_KIND_BIN is not complete: run test/kube/build.sh kind, or make test-kind" >&2; exit 1; }
 RUNNERWARD_KIND=$(mktemp -d "${TMPDIR:-/tmp}/runnerward-kind.XXXXXX")
 export RUNNERWARD_KIND
 trap '[ -n "${KEEP:-}" ] && echo "kept: $RUNNERWARD_KIND" || rm -rf "$RUNNERWARD_KIND"' EXIT

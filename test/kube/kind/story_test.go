@@ -238,7 +238,7 @@ func (s *story) evicted(ctx context.Context) error {
 	if err := s.drain(ctx, of, drained); err != nil {
 		return err
 	}
-	s.tell(drained, "carol", "terminated")
+	s.tell(drained, "carol", "Outcome: succeeded", "terminated")
 	if err := s.evict(ctx, victim.Name); !apierrors.IsTooManyRequests(err) {
 		return fmt.Errorf("evicting a runner's pod = %v, want a refusal by the chart's disruption budget", err)
 	}
@@ -249,7 +249,7 @@ func (s *story) evicted(ctx context.Context) error {
 	if err := s.evict(ctx, victim.Name); err != nil {
 		return fmt.Errorf("evict a pod that nothing protects: %w", err)
 	}
-	s.tell(lost, "carol", "terminated")
+	s.tell(lost, "carol", "Outcome: failed", "pod Failed EvictionByEvictionAPI", "terminated")
 	r, err := s.Sealed(ctx, lost.JobID, patience)
 	if err != nil {
 		return errors.Join(err, s.trouble())
@@ -292,7 +292,7 @@ func (s *story) loseHost(ctx context.Context) error {
 		return err
 	}
 	s.lost = run
-	s.tell(run, "dave", "terminated")
+	s.tell(run, "dave", "Outcome: failed", "host-ended", "terminated")
 	if _, err := s.run(ctx, "docker", "kill", r.Instance); err != nil {
 		return err
 	}
@@ -330,7 +330,7 @@ func (s *story) upgraded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tell(run, "carol", "terminated")
+	s.tell(run, "carol", "Outcome: succeeded", "terminated")
 	if err := s.helm(ctx, "upgrade", "--set", "image.tag="+newVersion); err != nil {
 		return err
 	}
