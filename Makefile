@@ -66,12 +66,8 @@ test-kind: ## the chart in a kind cluster: install, deploys, refusals, eviction,
 	cd test/kube/tools && go vet ./runc-clamp && go test ./runc-clamp
 	test/kube/kind/run.sh
 
-# Cheapest first: what a real API server refuses no cluster runs.
-test-all: ## every tier, each timed: test, test-api, test-node, test-kind (Linux, root; docs/testing.md)
-	@began=$$(date +%s); for tier in test test-api test-node test-kind; do \
-	  echo "== $$tier"; start=$$(date +%s); $(MAKE) --no-print-directory $$tier || { echo "== $$tier failed"; exit 1; }; \
-	  echo "== $$tier took $$(($$(date +%s) - start)) s"; \
-	done; echo "== all tiers took $$(($$(date +%s) - began)) s"
+test-all: test ## every tier: test, then test-api beside test-node and test-kind, each timed (Linux, root; docs/testing.md)
+	test/kube/all.sh
 
 race: ## the same under the race detector (slower)
 	go test -race -timeout 900s ./...
@@ -92,6 +88,7 @@ verify: ## formatting, vet, tidy go.mod
 	go vet ./...
 	go mod tidy -diff
 	cd test/conformance/v010 && go vet ./... && go mod tidy -diff
+	cd test/kube/tools && go vet ./... && go mod tidy -diff
 
 lint: verify
 

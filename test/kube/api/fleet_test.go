@@ -124,6 +124,9 @@ func boundRequests(t *testing.T, daemon string, jobs int) {
 	}
 	perJob := func(n int) float64 { return float64(n) / float64(jobs) }
 	t.Logf("%.1f requests a job to the API server, %.1f of them reads:%s", perJob(total), perJob(reads), lines.String())
+	if asked["create pods"] < jobs {
+		t.Errorf("%d pods were made for %d jobs: the requests of %s are not in the audit log", asked["create pods"], jobs, daemon)
+	}
 	if perJob(reads) > mostReads || perJob(total) > most {
 		t.Errorf("%.1f requests a job, %.1f of them reads; want at most %d and %d", perJob(total), perJob(reads), most, mostReads)
 	}

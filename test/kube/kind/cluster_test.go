@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,11 +39,14 @@ const (
 // cluster is a kind cluster and what it runs on.
 type cluster struct {
 	shell
-	image  string // of its nodes, empty before the start for the one built here
-	own    bool   // it is that one, which has no pod network, and so is docker
-	docker *exec.Cmd
-	rest   *rest.Config
-	client kubernetes.Interface
+	image string // of its nodes, empty before the start for the one built here
+	own   bool   // it is that one, which has no pod network, and so is docker
+	// networked and made say what there is of ours on the user's own docker: what
+	// was there before has the same name and is left alone.
+	networked, made bool
+	docker          *exec.Cmd
+	rest            *rest.Config
+	client          kubernetes.Interface
 }
 
 // start finds docker, or starts one whose data ends with this run, and makes the
@@ -58,6 +62,7 @@ func (c *cluster) start(ctx context.Context) error {
 		}
 	}
 	_, err := c.run(ctx, "docker", "network", "create", "--subnet", subnet, "--ip-range", freeOnes, "--gateway", gateway, network)
+	c.networked = err == nil
 	return err
 }
 
@@ -108,6 +113,14 @@ func (c *cluster) create(ctx context.Context, first host) error {
 	if err := os.WriteFile(config, []byte(c.config(first, unit)), 0o600); err != nil {
 		return err
 	}
+	clusters, err := c.run(ctx, "kind", "get", "clusters")
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(clusters), clusterName) {
+		return fmt.Errorf("there is a kind cluster called %s: delete it with \"kind delete cluster --name %[1]s\" if it is of no use", clusterName)
+	}
+	c.made = true
 	if _, err := c.run(ctx, "kind", "create", "cluster", "--name", clusterName, "--image", c.image, "--config", config,
 		"--kubeconfig", c.file("kubeconfig"), "--wait", "0s", "--retain"); err != nil {
 		return err
@@ -168,8 +181,13 @@ func (c *cluster) write(ctx context.Context, container, file, content string) er
 // end ends what was started. Of docker's data nothing is kept.
 func (c *cluster) end(ctx context.Context) error {
 	if !c.own {
-		_, err := c.run(ctx, "kind", "delete", "cluster", "--name", clusterName)
-		_, networkErr := c.run(ctx, "docker", "network", "rm", network)
+		var err, networkErr error
+		if c.made {
+			_, err = c.run(ctx, "kind", "delete", "cluster", "--name", clusterName)
+		}
+		if c.networked {
+			_, networkErr = c.run(ctx, "docker", "network", "rm", network)
+		}
 		return errors.Join(err, networkErr)
 	}
 	if c.docker == nil || c.docker.Process == nil {
