@@ -3,7 +3,9 @@
 # group, process, IPC and host name spaces of its own. There is a loopback
 # interface, what the command makes, and no way out. With the command end all of
 # its daemons, containers, mounts and interfaces, and its control groups are
-# removed. A sandbox may be made inside a sandbox.
+# removed. A sandbox may be made inside a sandbox. In a container with version 2
+# of control groups, whose root group may not have processes beside groups, those
+# are moved to a group "processes", which stays.
 set -euo pipefail
 
 # hierarchies: the folder of our own group in each control group hierarchy that
