@@ -199,16 +199,26 @@ func (s *Supervisor) hostOver(ctx context.Context, r *runner.Runner) (runner.Cau
 }
 
 // speaks asks the cluster itself whether the host's kubelet is heard: the surveys
-// before may have been of a copy, and a job ends by the answer.
+// before may have been of a copy, and a job ends by the answer. The node is asked
+// for by its name first, because one that lost the pool's label is in no list;
+// then the list, because a host may be registered anew under another name.
 func (s *Supervisor) speaks(ctx context.Context, host runner.Host) (bool, error) {
+	ours := func(n runner.Node) bool {
+		id, _ := n.InstanceID()
+		return n.UID == host.NodeUID || id == host.InstanceID
+	}
+	node, there, err := s.Cluster.NodeNow(ctx, host.NodeName)
+	if err != nil {
+		return false, fmt.Errorf("look at the silent host: %w", err)
+	}
+	if there && ours(node) && node.Ready {
+		return true, nil
+	}
 	nodes, err := s.Cluster.NodesNow(ctx)
 	if err != nil {
 		return false, fmt.Errorf("look at the silent host: %w", err)
 	}
-	return slices.ContainsFunc(nodes, func(n runner.Node) bool {
-		id, _ := n.InstanceID()
-		return n.Ready && (n.UID == host.NodeUID || id == host.InstanceID)
-	}), nil
+	return slices.ContainsFunc(nodes, func(n runner.Node) bool { return n.Ready && ours(n) }), nil
 }
 
 // podWarnings are what on-call is told of the pod and host of a runner in use.
