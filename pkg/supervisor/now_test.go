@@ -90,7 +90,7 @@ func TestASilentHostIsSilentNow(t *testing.T) {
 		s.Limits.SilentFor = time.Minute
 		began := time.Now().Add(-time.Hour)
 		for look := time.Duration(0); look <= time.Minute; look += 30 * time.Second {
-			s.silence.saw([]runner.Name{"r1"}, began.Add(look))
+			s.silence.saw([]runner.Name{"r1"}, began.Add(look), s.blink())
 		}
 		cause, err := s.hostOver(t.Context(), r)
 		if cause != c.want || !errors.Is(err, c.err) {

@@ -97,12 +97,12 @@ type silence struct {
 }
 
 // blink is how long between two looks that a host was silent at it counts as
-// silent meanwhile.
-const blink = 2 * time.Minute
+// silent meanwhile. A survey may fail in between, also where the tick is long.
+func (s *Supervisor) blink() time.Duration { return max(2*time.Minute, 3*s.surveyEvery()) }
 
 // saw takes one look: the hosts of these runners and no others are silent. It
-// returns those that were not before.
-func (s *silences) saw(silent []runner.Name, now time.Time) (fresh []runner.Name) {
+// returns those that were not before, or not for longer than a blink.
+func (s *silences) saw(silent []runner.Name, now time.Time, blink time.Duration) (fresh []runner.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := map[runner.Name]silence{}
@@ -157,7 +157,7 @@ func (s *Supervisor) noteSilence(hosts []runner.Host, now time.Time) {
 			silent = append(silent, name)
 		}
 	}
-	for _, name := range s.silence.saw(silent, now) {
+	for _, name := range s.silence.saw(silent, now, s.blink()) {
 		host := s.state.Runners[name].Claimed.Event.Host
 		s.Logger.Warn("a host in use is silent", zap.String("runner", string(name)), zap.String("node", host.NodeName), zap.String("instance", host.InstanceID))
 		s.Cluster.Event(name, host.NodeName, "HostSilent", fmt.Sprintf("the kubelet says nothing; the runner is given up after %s", s.Limits.SilentFor))

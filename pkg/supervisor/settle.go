@@ -68,7 +68,7 @@ type round struct {
 
 func (s *Supervisor) rounds() []round {
 	rounds := []round{
-		{lane: laneSurvey, every: 5 * s.Tick, do: s.survey},
+		{lane: laneSurvey, every: s.surveyEvery(), do: s.survey},
 		{lane: laneSweep, every: sweepEvery, do: s.sweep},
 		{lane: lanePreflight, every: preflightRetry, do: s.preflight},
 		{lane: laneRebuffs, every: s.Tick, do: s.recordRebuffs},
@@ -81,6 +81,9 @@ func (s *Supervisor) rounds() []round {
 	}
 	return rounds
 }
+
+// surveyEvery is how often all hosts are looked at.
+func (s *Supervisor) surveyEvery() time.Duration { return 5 * s.Tick }
 
 // The lanes of the rounds, and of claiming.
 const (
