@@ -227,7 +227,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 			}
 			views = append(views, v)
 			if v.Vetted && !slices.ContainsFunc(known, func(k HostView) bool { return k.Instance == v.Instance && k.Vetted }) {
-				s.lanes.hasten(laneClaim, true) // for want of it a claim may have failed
+				s.lanes.hasten(laneClaim) // for want of it a claim may have failed
 			}
 		}
 		s.noteUnfit(hosts, time.Now())
