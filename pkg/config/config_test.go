@@ -297,6 +297,14 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 	}
 }
 
+func TestTheShortestSilenceThatWorksIsTaken(t *testing.T) {
+	for old, shortest := range map[string]string{"silentFor: 10m": "silentFor: 2m", "tick: 2s": "tick: 59s"} {
+		if _, err := parse(t, replaced(t, old, shortest)); err != nil {
+			t.Errorf("Parse(%s) = %v, want nil", shortest, err)
+		}
+	}
+}
+
 func TestTheEnvironmentIsAsStrictAsTheFile(t *testing.T) {
 	for variable, want := range map[string]string{
 		"RUNNERWARD_LOG_LEVLE=debug":                         "environment: RUNNERWARD_LOG_LEVLE: unknown variable (did you mean RUNNERWARD_LOG_LEVEL?)",
