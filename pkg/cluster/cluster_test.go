@@ -154,6 +154,28 @@ func TestAnotherNodeUnderTheNameIsAConflict(t *testing.T) {
 	})
 }
 
+// TestANodeIsFoundByNameWithoutItsLabels: a job must not end because somebody
+// took them away.
+func TestANodeIsFoundByNameWithoutItsLabels(t *testing.T) {
+	both(t, func(t *testing.T, w world) {
+		api := w.sim.Client().CoreV1().Nodes()
+		bare, err := api.Get(t.Context(), "node-1", metav1.GetOptions{})
+		must(t, "read the node", err)
+		bare.Labels = nil
+		_, err = api.Update(t.Context(), bare, metav1.UpdateOptions{})
+		must(t, "take its labels", err)
+		if nodes, err := w.NodesNow(t.Context()); len(nodes) != 0 || err != nil {
+			t.Errorf("NodesNow = %+v, %v, want none", nodes, err)
+		}
+		if node, there, err := w.NodeNow(t.Context(), "node-1"); !there || !node.Ready || node.UID != string(w.node.UID) || err != nil {
+			t.Errorf("NodeNow = %+v, %t, %v, want the node, ready", node, there, err)
+		}
+		if node, there, err := w.NodeNow(t.Context(), "nowhere"); there || err != nil {
+			t.Errorf("NodeNow(nowhere) = %+v, %t, %v, want none", node, there, err)
+		}
+	})
+}
+
 func TestAWriteThatIsNoClaimDoesNotCostTheHost(t *testing.T) {
 	both(t, func(t *testing.T, w world) {
 		conflict := apierrors.NewConflict(schema.GroupResource{Resource: "nodes"}, "node-1", errors.New("modified"))

@@ -158,9 +158,9 @@ type Cluster struct {
 	// podUIDs and nodeUIDs outlive the objects, for events about them.
 	podUIDs  memory[runner.Name]
 	nodeUIDs memory[string]
-	// What this process has done and seen: the nodes claimed, the pods found or
-	// made, those that were asked to go, and those that the API server had no more.
-	claims, ensured, deleted, gone memory[runner.Name]
+	// What this process has done and seen: the nodes claimed, the pods that were
+	// asked to go, and those that the API server had no more.
+	claims, deleted, gone memory[runner.Name]
 }
 
 var _ supervisor.Cluster = (*Cluster)(nil)

@@ -57,6 +57,19 @@ func (c *Cluster) NodesNow(ctx context.Context) ([]runner.Node, error) {
 	}
 }
 
+// NodeNow is the node of this name, as the API server has it, whatever its
+// labels; false says that there is none.
+func (c *Cluster) NodeNow(ctx context.Context, name string) (runner.Node, bool, error) {
+	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return runner.Node{}, false, nil
+	case err != nil:
+		return runner.Node{}, false, fmt.Errorf("read node %s: %w", name, err)
+	}
+	return nodeOf(node), true, nil
+}
+
 func (c *Cluster) nodeSelector() string { return labels.Set(c.opts.NodeLabels).String() }
 
 func nodeOf(n *corev1.Node) runner.Node {
@@ -248,12 +261,9 @@ func (c *Cluster) releaseNode(ctx context.Context, name, uid string) error {
 // NodeGone says whether no node of this name and UID exists. It is evidence, and
 // always asks the API server.
 func (c *Cluster) NodeGone(ctx context.Context, name, uid string) (bool, error) {
-	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("read node %s: %w", name, err)
+	node, there, err := c.NodeNow(ctx, name)
+	if err != nil {
+		return false, err
 	}
-	return string(node.UID) != uid, nil
+	return !there || node.UID != uid, nil
 }

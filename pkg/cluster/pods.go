@@ -20,20 +20,15 @@ import (
 
 // EnsurePod creates the runner's pod. A pod that exists under the name is
 // accepted, in whatever phase, when it is on the same node for the same record.
-// The API server is asked, but for a pod that was seen there before by this
-// process and that the copy still shows.
+// The API server is asked each time.
 func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error {
 	want := c.Manifest(spec)
-	if pod, ok := c.cachedPod(spec.Runner); ok && string(pod.UID) == c.ensured.of(spec.Runner) && same(pod, want) == nil {
-		return nil
-	}
 	// Whatever comes of the call, that it was gone before says nothing any more.
 	c.gone.keep(spec.Runner, "")
 	api := c.client.CoreV1().Pods(c.opts.Namespace)
 	made, err := api.Create(ctx, want, metav1.CreateOptions{})
 	switch {
 	case err == nil:
-		c.ensured.keep(spec.Runner, string(made.UID))
 		c.podUIDs.keep(spec.Runner, string(made.UID))
 		// Until the copy has the pod it is read from the API server.
 		c.pods.owe(made.ResourceVersion)
@@ -48,7 +43,6 @@ func (c *Cluster) EnsurePod(ctx context.Context, spec supervisor.PodSpec) error 
 	if err := same(have, want); err != nil {
 		return err
 	}
-	c.ensured.keep(spec.Runner, string(have.UID))
 	c.podUIDs.keep(spec.Runner, string(have.UID))
 	return nil
 }
@@ -124,7 +118,8 @@ func known(pod *corev1.Pod) (runner.Pod, error) {
 func podOf(pod *corev1.Pod) runner.Pod {
 	return runner.Pod{
 		Name: pod.Name, UID: string(pod.UID), NodeName: pod.Spec.NodeName,
-		Phase: runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod), Deleting: pod.DeletionTimestamp != nil,
+		Authorized: runner.Digest(pod.Annotations[AnnotationAuthorized]),
+		Phase:      runner.PodPhase(pod.Status.Phase), Reason: reasonOf(pod), Deleting: pod.DeletionTimestamp != nil,
 	}
 }
 

@@ -128,6 +128,7 @@ type Limits struct {
 	JobTTL       time.Duration `yaml:"jobTTL"`
 	// SilentFor is how long the kubelet of a host in use may say nothing before
 	// its runner is given up and the host ended, whatever its pod is said to do.
+	// It is two minutes or more, and longer than ten ticks.
 	SilentFor time.Duration `yaml:"silentFor"`
 	// EscalateAfter is how long the node group may take to begin the end of a
 	// host before EC2 is asked directly, around hooks and drains.

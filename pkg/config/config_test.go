@@ -229,6 +229,9 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 		"a null":                         {"idleTTL: 4m", "idleTTL:", "limits.idleTTL: no value, which would hide the default"},
 		"a duration of letters":          {"idleTTL: 4m", "idleTTL: soon", `limits.idleTTL: "soon" is not a duration`},
 		"a negative duration":            {"idleTTL: 4m", "idleTTL: -4m", "limits.idleTTL: -4m0s is not a time to wait"},
+		"silent for a blink":             {"silentFor: 10m", "silentFor: 119s", "limits.silentFor: 1m59s is shorter than a kubelet that is well may be unheard (give 2m0s or more"},
+		"never silent":                   {"silentFor: 10m", "silentFor: 0s", "limits.silentFor: 0s is shorter than a kubelet that is well may be unheard"},
+		"silent between two looks":       {"tick: 2s", "tick: 60s", "limits.silentFor: 10m0s is not longer than 10 times supervisor.tick (1m0s) (give more than 10m0s or shorten supervisor.tick)"},
 		"silent longer than a job":       {"silentFor: 10m", "silentFor: 3h", "limits.silentFor: 3h0m0s is not shorter than limits.jobTTL (2h0m0s)"},
 		"idle longer than a job":         {"idleTTL: 4m", "idleTTL: 3h", "limits.idleTTL: 3h0m0s is not shorter than limits.jobTTL (2h0m0s)"},
 		"half a second":                  {"maxFactsAge: 2m", "maxFactsAge: 1500ms", "pool.maxFactsAge: 1.5s is not a number of whole seconds"},
@@ -290,6 +293,14 @@ func TestValuesThatCannotWorkAreRefused(t *testing.T) {
 		_, err := parse(t, replaced(t, c.old, c.new))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: Parse = %v, want it to say %q", name, err, c.want)
+		}
+	}
+}
+
+func TestTheShortestSilenceThatWorksIsTaken(t *testing.T) {
+	for old, shortest := range map[string]string{"silentFor: 10m": "silentFor: 2m", "tick: 2s": "tick: 59s"} {
+		if _, err := parse(t, replaced(t, old, shortest)); err != nil {
+			t.Errorf("Parse(%s) = %v, want nil", shortest, err)
 		}
 	}
 }

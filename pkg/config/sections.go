@@ -132,13 +132,13 @@ func (v *validation) limits() {
 		d   time.Duration
 	}{
 		{"decideBy", l.DecideBy}, {"bindBy", l.BindBy}, {"releaseBy", l.ReleaseBy}, {"idleTTL", l.IdleTTL},
-		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL}, {"silentFor", l.SilentFor},
+		{"surplusGrace", l.SurplusGrace}, {"hookGrace", l.HookGrace}, {"jobTTL", l.JobTTL},
 		{"escalateAfter", l.EscalateAfter}, {"teardownBy", l.TeardownBy}, {"concludeGrace", l.ConcludeGrace},
 	} {
 		v.positive("limits."+d.key, d.d)
 	}
 	v.before("limits.idleTTL", l.IdleTTL, "limits.jobTTL", l.JobTTL)
-	v.before("limits.silentFor", l.SilentFor, "limits.jobTTL", l.JobTTL)
+	v.silentFor()
 	v.before("limits.surplusGrace", l.SurplusGrace, "limits.idleTTL", l.IdleTTL)
 	v.before("limits.hookGrace", l.HookGrace, "limits.jobTTL", l.JobTTL)
 	v.before("limits.escalateAfter", l.EscalateAfter, "limits.teardownBy", l.TeardownBy)
@@ -150,6 +150,25 @@ func (v *validation) limits() {
 		v.report("supervisor.tick", fmt.Sprintf("%s is out of range", t), "give 10ms to 1m0s")
 	}
 	v.leaderElection()
+}
+
+// minSilence is longer than a kubelet that is well can be unheard: the cluster
+// shows its node as not ready after 50 s without a word, and a restart or an
+// update of the kubelet takes about as long.
+// https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/ (--node-monitor-grace-period)
+const minSilence = 2 * time.Minute
+
+// silentFor wants a time in which the host is looked at more than twice, which is
+// every five ticks: a running job ends by it.
+func (v *validation) silentFor() {
+	const key = "limits.silentFor"
+	d := v.Limits.SilentFor
+	if d < minSilence {
+		v.report(key, fmt.Sprintf("%s is shorter than a kubelet that is well may be unheard", d), fmt.Sprintf("give %s or more; 10m is how long GitHub waits for a silent runner", minSilence))
+	} else if least := 10 * v.Supervisor.Tick; d <= least && !v.file.doubtful("supervisor.tick") {
+		v.report(key, fmt.Sprintf("%s is not longer than 10 times supervisor.tick (%s)", d, v.Supervisor.Tick), fmt.Sprintf("give more than %s or shorten supervisor.tick", least))
+	}
+	v.before(key, d, "limits.jobTTL", v.Limits.JobTTL)
 }
 
 // leaderElection wants what client-go wants of it, also while it is off: a

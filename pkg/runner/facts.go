@@ -215,7 +215,10 @@ func (p PodPhase) Terminal() bool {
 // Pod is a runner's pod as the cluster shows it.
 type Pod struct {
 	Name, UID, NodeName string
-	Phase               PodPhase
+	// Authorized is the record that the pod says it was made for. Whoever may
+	// write pods may write this; what a pod may have, its token decides.
+	Authorized Digest
+	Phase      PodPhase
 	// Reason is Kubernetes' machine-readable reason, such as OOMKilled, or empty.
 	// It explains to people and decides nothing about a job.
 	Reason string

@@ -227,7 +227,7 @@ func (s *Supervisor) survey(ctx context.Context, _ runner.Task) (bool, error) {
 			}
 			views = append(views, v)
 			if v.Vetted && !slices.ContainsFunc(known, func(k HostView) bool { return k.Instance == v.Instance && k.Vetted }) {
-				s.lanes.hasten(laneClaim, true) // for want of it a claim may have failed
+				s.lanes.hasten(laneClaim) // for want of it a claim may have failed
 			}
 		}
 		s.noteUnfit(hosts, time.Now())
@@ -262,6 +262,36 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	if err != nil {
 		return false, err
 	}
+	pod, err := s.makePod(ctx, r)
+	if errors.Is(err, ErrConflict) {
+		return s.retire(ctx, name, runner.CauseHostLost, "")
+	}
+	if err != nil {
+		return false, err
+	}
+	pod = s.sawPod(r, pod)
+	switch {
+	case pod.Phase.Terminal():
+		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
+	case pod.Phase == runner.PodPending && runner.Hopeless(pod.Reason):
+		return s.retire(ctx, name, runner.CauseNeverBound, pod.Reason)
+	}
+	return false, nil
+}
+
+// makePod looks at the runner's pod and makes it if it is not there. While one
+// starts, nothing but the cluster is asked with each tick: the log's store only
+// before a pod is made. A pod under the name for another record or node is
+// ErrConflict.
+func (s *Supervisor) makePod(ctx context.Context, r *runner.Runner) (runner.Pod, error) {
+	name, claimed := r.Name(), r.Claimed.Event
+	pod, err := s.Cluster.Pod(ctx, name)
+	if err != nil {
+		return runner.Pod{}, fmt.Errorf("look at the pod: %w", err)
+	}
+	if pod.Phase != runner.PodGone && pod.NodeName == claimed.Host.NodeName && pod.Authorized == claimed.Authorized {
+		return pod, nil
+	}
 	spec := PodSpec{
 		Runner: name, NodeName: claimed.Host.NodeName, Authorized: claimed.Authorized,
 		Cause: claimed.Cause, JobTTL: s.Limits.JobTTL,
@@ -272,27 +302,15 @@ func (s *Supervisor) taskLaunch(ctx context.Context, name runner.Name) (bool, er
 	}
 	// Another daemon may have ended this runner: its pod must not be made again.
 	if err := s.alone(ctx); err != nil {
-		return false, err
+		return runner.Pod{}, err
 	}
-	err = s.Cluster.EnsurePod(ctx, spec)
-	if errors.Is(err, ErrConflict) {
-		return s.retire(ctx, name, runner.CauseHostLost, "")
+	if err := s.Cluster.EnsurePod(ctx, spec); err != nil {
+		return runner.Pod{}, fmt.Errorf("create the pod: %w", err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("create the pod: %w", err)
+	if pod, err = s.Cluster.Pod(ctx, name); err != nil {
+		return runner.Pod{}, fmt.Errorf("look at the pod: %w", err)
 	}
-	pod, err := s.Cluster.Pod(ctx, name)
-	if err != nil {
-		return false, fmt.Errorf("look at the pod: %w", err)
-	}
-	pod = s.sawPod(r, pod)
-	switch {
-	case pod.Phase.Terminal():
-		return s.retire(ctx, name, runner.CausePodFailed, pod.Reason)
-	case pod.Phase == runner.PodPending && runner.Hopeless(pod.Reason):
-		return s.retire(ctx, name, runner.CauseNeverBound, pod.Reason)
-	}
-	return false, nil
+	return pod, nil
 }
 
 // protect keeps the group from taking the host away under its job. Before that

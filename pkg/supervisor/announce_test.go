@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -107,11 +108,29 @@ func TestAChangeShortensTheWaitOfWhatItIsAbout(t *testing.T) {
 	if !s.lanes.enter(laneClaim, now) {
 		t.Error("a claim has to wait though a node changed")
 	}
-	// What fails keeps its wait: the change did not mend GitHub.
-	idle("cancel/"+chain, errNoHost)
-	s.Changed(Change{Runners: []runner.Name{"r1"}})
-	if s.lanes.enter("cancel/"+chain, now) {
-		t.Error("work that failed may be entered because of a change")
+	// The node that joins while a claim looks in vain came after the look.
+	s.Changed(Change{Nodes: true})
+	s.lanes.leave(laneClaim, now, false, fmt.Errorf("claim: %w", errNoHost))
+	if !s.lanes.enter(laneClaim, now) {
+		t.Error("a claim has to wait though a node changed while it looked")
+	}
+	s.lanes.leave(laneClaim, now, false, errNoHost)
+	if s.lanes.enter(laneClaim, now) {
+		t.Error("one change of a node counts twice")
+	}
+	s.Changed(Change{Nodes: true})
+	if !s.lanes.enter(laneClaim, now) {
+		t.Error("a claim that failed again has to wait though a node changed")
+	}
+	// What fails otherwise keeps its wait: the change did not mend GitHub, nor EC2.
+	s.Changed(Change{Nodes: true})
+	s.lanes.leave(laneClaim, now, false, errDown)
+	idle("cancel/"+chain, errDown)
+	for range 3 {
+		s.Changed(Change{Nodes: true, Runners: []runner.Name{"r1"}})
+		if s.lanes.enter(laneClaim, now) || s.lanes.enter("cancel/"+chain, now) {
+			t.Error("work that failed may be entered because of a change")
+		}
 	}
 }
 

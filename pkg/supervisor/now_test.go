@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,12 +16,21 @@ type late struct {
 	listed []runner.Pod
 	pod    runner.Pod
 	nodes  []runner.Node
+	hidden []runner.Node // without the pool's label
 	err    error
 }
 
 func (c late) Pods(context.Context) ([]runner.Pod, error)              { return c.listed, nil }
 func (c late) PodNow(context.Context, runner.Name) (runner.Pod, error) { return c.pod, c.err }
 func (c late) NodesNow(context.Context) ([]runner.Node, error)         { return c.nodes, c.err }
+func (c late) NodeNow(_ context.Context, name string) (runner.Node, bool, error) {
+	for _, n := range slices.Concat(c.nodes, c.hidden) {
+		if n.Name == name {
+			return n, true, c.err
+		}
+	}
+	return runner.Node{}, false, c.err
+}
 
 var errDown = errors.New("the API server is down")
 
@@ -53,26 +63,34 @@ func TestAStrayIsOneNow(t *testing.T) {
 // TestASilentHostIsSilentNow: a job ends by it, and the surveys may have been late.
 func TestASilentHostIsSilentNow(t *testing.T) {
 	r := &runner.Runner{}
-	r.Claimed.Event = runner.Claimed{Runner: "r1", Host: runner.Host{Provider: "aws", NodeUID: "uid-1", InstanceID: "i-0000000000000001"}}
+	r.Claimed.Event = runner.Claimed{Runner: "r1", Host: runner.Host{Provider: "aws", NodeName: "node-1", NodeUID: "uid-1", InstanceID: "i-0000000000000001"}}
+	speaks := runner.Node{Name: "node-1", UID: "uid-1", Ready: true}
+	mute := runner.Node{Name: "node-1", UID: "uid-1"}
+	anew := func(name string) runner.Node {
+		return runner.Node{Name: name, UID: "uid-3", Ready: true, ProviderID: "aws:///eu-west-1a/i-0000000000000001"}
+	}
+	other := runner.Node{Name: "node-1", UID: "uid-2", Ready: true, ProviderID: "aws:///eu-west-1a/i-0000000000000002"}
 	for name, c := range map[string]struct {
-		nodes []runner.Node
-		err   error
-		want  runner.Cause
+		nodes, hidden []runner.Node
+		err           error
+		want          runner.Cause
 	}{
-		"no node":         {nil, nil, runner.CauseHostSilent},
-		"it is not ready": {[]runner.Node{{UID: "uid-1"}}, nil, runner.CauseHostSilent},
-		"another speaks":  {[]runner.Node{{UID: "uid-2", Ready: true, ProviderID: "aws:///eu-west-1a/i-0000000000000002"}}, nil, runner.CauseHostSilent},
-		"it speaks":       {[]runner.Node{{UID: "uid-1", Ready: true}}, nil, ""},
-		"it was registered anew and speaks": {
-			[]runner.Node{{UID: "uid-3", Ready: true, ProviderID: "aws:///eu-west-1a/i-0000000000000001"}}, nil, "",
-		},
-		"nobody knows": {nil, errDown, ""},
+		"no node":                            {want: runner.CauseHostSilent},
+		"it is not ready":                    {nodes: []runner.Node{mute}, want: runner.CauseHostSilent},
+		"another speaks":                     {nodes: []runner.Node{other}, want: runner.CauseHostSilent},
+		"it speaks":                          {nodes: []runner.Node{speaks}},
+		"it lost its label and speaks":       {hidden: []runner.Node{speaks}},
+		"it lost its label and is not ready": {hidden: []runner.Node{mute}, want: runner.CauseHostSilent},
+		"another without the label speaks":   {hidden: []runner.Node{other}, want: runner.CauseHostSilent},
+		"registered anew, it speaks":         {nodes: []runner.Node{anew("node-1")}},
+		"so it does under another name":      {nodes: []runner.Node{anew("node-3")}},
+		"nobody knows":                       {err: errDown},
 	} {
-		s := at(late{nodes: c.nodes, err: c.err})
+		s := at(late{nodes: c.nodes, hidden: c.hidden, err: c.err})
 		s.Limits.SilentFor = time.Minute
 		began := time.Now().Add(-time.Hour)
 		for look := time.Duration(0); look <= time.Minute; look += 30 * time.Second {
-			s.silence.saw([]runner.Name{"r1"}, began.Add(look))
+			s.silence.saw([]runner.Name{"r1"}, began.Add(look), s.blink())
 		}
 		cause, err := s.hostOver(t.Context(), r)
 		if cause != c.want || !errors.Is(err, c.err) {

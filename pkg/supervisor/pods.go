@@ -97,12 +97,12 @@ type silence struct {
 }
 
 // blink is how long between two looks that a host was silent at it counts as
-// silent meanwhile.
-const blink = 2 * time.Minute
+// silent meanwhile. A survey may fail in between, also where the tick is long.
+func (s *Supervisor) blink() time.Duration { return max(2*time.Minute, 3*s.surveyEvery()) }
 
 // saw takes one look: the hosts of these runners and no others are silent. It
-// returns those that were not before.
-func (s *silences) saw(silent []runner.Name, now time.Time) (fresh []runner.Name) {
+// returns those that were not before, or not for longer than a blink.
+func (s *silences) saw(silent []runner.Name, now time.Time, blink time.Duration) (fresh []runner.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := map[runner.Name]silence{}
@@ -157,7 +157,7 @@ func (s *Supervisor) noteSilence(hosts []runner.Host, now time.Time) {
 			silent = append(silent, name)
 		}
 	}
-	for _, name := range s.silence.saw(silent, now) {
+	for _, name := range s.silence.saw(silent, now, s.blink()) {
 		host := s.state.Runners[name].Claimed.Event.Host
 		s.Logger.Warn("a host in use is silent", zap.String("runner", string(name)), zap.String("node", host.NodeName), zap.String("instance", host.InstanceID))
 		s.Cluster.Event(name, host.NodeName, "HostSilent", fmt.Sprintf("the kubelet says nothing; the runner is given up after %s", s.Limits.SilentFor))
@@ -199,16 +199,26 @@ func (s *Supervisor) hostOver(ctx context.Context, r *runner.Runner) (runner.Cau
 }
 
 // speaks asks the cluster itself whether the host's kubelet is heard: the surveys
-// before may have been of a copy, and a job ends by the answer.
+// before may have been of a copy, and a job ends by the answer. The node is asked
+// for by its name first, because one that lost the pool's label is in no list;
+// then the list, because a host may be registered anew under another name.
 func (s *Supervisor) speaks(ctx context.Context, host runner.Host) (bool, error) {
+	ours := func(n runner.Node) bool {
+		id, _ := n.InstanceID()
+		return n.UID == host.NodeUID || id == host.InstanceID
+	}
+	node, there, err := s.Cluster.NodeNow(ctx, host.NodeName)
+	if err != nil {
+		return false, fmt.Errorf("look at the silent host: %w", err)
+	}
+	if there && ours(node) && node.Ready {
+		return true, nil
+	}
 	nodes, err := s.Cluster.NodesNow(ctx)
 	if err != nil {
 		return false, fmt.Errorf("look at the silent host: %w", err)
 	}
-	return slices.ContainsFunc(nodes, func(n runner.Node) bool {
-		id, _ := n.InstanceID()
-		return n.Ready && (n.UID == host.NodeUID || id == host.InstanceID)
-	}), nil
+	return slices.ContainsFunc(nodes, func(n runner.Node) bool { return n.Ready && ours(n) }), nil
 }
 
 // podWarnings are what on-call is told of the pod and host of a runner in use.

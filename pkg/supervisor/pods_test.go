@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
+	"go.uber.org/zap"
 )
 
 // TestSilenceIsMeasuredBetweenLooks: a host that speaks in between, and a time in
@@ -31,7 +32,7 @@ func TestSilenceIsMeasuredBetweenLooks(t *testing.T) {
 			if look.silent {
 				silent = append(silent, "r1")
 			}
-			if slices.Contains(s.saw(silent, began.Add(look.after)), "r1") {
+			if slices.Contains(s.saw(silent, began.Add(look.after), 2*time.Minute), "r1") {
 				fresh++
 			}
 		}
@@ -41,12 +42,31 @@ func TestSilenceIsMeasuredBetweenLooks(t *testing.T) {
 	}
 }
 
+// TestSilenceAddsUpAtEveryTick that the configuration allows: people are told of
+// it once, also when a survey fails in between.
+func TestSilenceAddsUpAtEveryTick(t *testing.T) {
+	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	for _, tick := range []time.Duration{10 * time.Millisecond, 2 * time.Second, 25 * time.Second, time.Minute} {
+		cluster := &told{}
+		s := &Supervisor{Options: Options{Cluster: cluster, Tick: tick, Logger: zap.NewNop()}, state: runner.NewState()}
+		s.state.Runners["r1"] = &runner.Runner{}
+		looks := []int{0, 1, 3, 4} // the third failed
+		for _, n := range looks {
+			s.noteSilence(nil, now.Add(time.Duration(n)*(s.surveyEvery()+tick)))
+		}
+		was, _ := s.silence.of("r1")
+		if want := 4 * (s.surveyEvery() + tick); was.last.Sub(was.since) != want || len(cluster.events) != 1 {
+			t.Errorf("tick %s: silent for %s, told %d times, want %s and once", tick, was.last.Sub(was.since), len(cluster.events), want)
+		}
+	}
+}
+
 // TestTheCloudIsAskedNowAndThen about a host that is silent, and never about
 // another.
 func TestTheCloudIsAskedNowAndThen(t *testing.T) {
 	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 	s := &silences{}
-	s.saw([]runner.Name{"r1"}, now)
+	s.saw([]runner.Name{"r1"}, now, time.Minute)
 	for _, c := range []struct {
 		name  runner.Name
 		after time.Duration

@@ -14,6 +14,9 @@ type Cluster interface {
 	// late; NodesNow is as the API server has them, for what cannot be undone.
 	Nodes(ctx context.Context) ([]runner.Node, error)
 	NodesNow(ctx context.Context) ([]runner.Node, error)
+	// NodeNow is the node of this name as the API server has it, whatever its
+	// labels; false says that there is none.
+	NodeNow(ctx context.Context, name string) (runner.Node, bool, error)
 	// ClaimNode cordons and taints the node and writes the runner's name on
 	// it, guarded by the node's UID and resource version. Claiming again for
 	// the same runner is a success, for another ErrConflict. There is no way

@@ -68,7 +68,7 @@ type round struct {
 
 func (s *Supervisor) rounds() []round {
 	rounds := []round{
-		{lane: laneSurvey, every: 5 * s.Tick, do: s.survey},
+		{lane: laneSurvey, every: s.surveyEvery(), do: s.survey},
 		{lane: laneSweep, every: sweepEvery, do: s.sweep},
 		{lane: lanePreflight, every: preflightRetry, do: s.preflight},
 		{lane: laneRebuffs, every: s.Tick, do: s.recordRebuffs},
@@ -81,6 +81,9 @@ func (s *Supervisor) rounds() []round {
 	}
 	return rounds
 }
+
+// surveyEvery is how often all hosts are looked at.
+func (s *Supervisor) surveyEvery() time.Duration { return 5 * s.Tick }
 
 // The lanes of the rounds, and of claiming.
 const (
@@ -141,12 +144,11 @@ func (s *Supervisor) wake() {
 func (s *Supervisor) Changed(ch Change) {
 	for _, name := range ch.Runners {
 		chain := string(runner.RunnerChain(name))
-		s.lanes.hasten(chain, false)
-		s.lanes.hasten("cancel/"+chain, false)
+		s.lanes.hasten(chain)
+		s.lanes.hasten("cancel/" + chain)
 	}
 	if ch.Nodes {
-		// That no host was there is what a claim fails with.
-		s.lanes.hasten(laneClaim, true)
+		s.lanes.hasten(laneClaim)
 	}
 	s.wake()
 }
@@ -244,6 +246,7 @@ type lane struct {
 	again     bool // something changed while it was busy
 	notBefore time.Time
 	failures  int
+	wantsHost bool // it failed for want of a host, and for nothing else
 	problem   string
 }
 
@@ -277,7 +280,10 @@ func (l *lanes) leave(name string, now time.Time, progress bool, err error) {
 	case err != nil:
 		ln.failures++
 		ln.problem = err.Error()
-		ln.notBefore = now.Add(min(l.tick<<min(ln.failures-1, 10), maxBackoff))
+		ln.wantsHost = errors.Is(err, errNoHost)
+		if !again || !ln.wantsHost {
+			ln.notBefore = now.Add(min(l.tick<<min(ln.failures-1, 10), maxBackoff))
+		}
 	case progress:
 		delete(l.all, name)
 	default:
@@ -289,16 +295,17 @@ func (l *lanes) leave(name string, now time.Time, progress bool, err error) {
 }
 
 // hasten lets the subject be worked on before its time, because something about
-// it changed. Work that failed keeps its wait, unless the change may be what it
-// failed for.
-func (l *lanes) hasten(name string, failed bool) {
+// it changed; while it is being worked on, once more after that. Work that failed
+// keeps its wait, because no change in the cluster mends GitHub or EC2, unless it
+// failed for want of a host: the change may have brought one.
+func (l *lanes) hasten(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch ln := l.all[name]; {
 	case ln == nil:
 	case ln.busy:
 		ln.again = true
-	case ln.failures == 0 || failed:
+	case ln.failures == 0 || ln.wantsHost:
 		ln.notBefore = time.Time{}
 	}
 }

@@ -398,6 +398,14 @@ func (c faultyCluster) NodesNow(ctx context.Context) (nodes []runner.Node, err e
 	return nodes, err
 }
 
+func (c faultyCluster) NodeNow(ctx context.Context, name string) (node runner.Node, there bool, err error) {
+	err = c.around(ctx, "get node now", func(ctx context.Context) (err error) {
+		node, there, err = c.Cluster.NodeNow(ctx, name)
+		return err
+	})
+	return node, there, err
+}
+
 func (c faultyCluster) DeletePod(ctx context.Context, name runner.Name, grace time.Duration) error {
 	return c.around(ctx, "delete pod", func(ctx context.Context) error { return c.Cluster.DeletePod(ctx, name, grace) })
 }
