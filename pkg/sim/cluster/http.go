@@ -33,7 +33,7 @@ const maxBody = 3 << 20
 func (c *Cluster) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, http.StatusOK, version.Info{Major: "1", Minor: "37", GitVersion: Version, Platform: "linux/amd64"})
+		WriteJSON(w, http.StatusOK, version.Info{Major: "1", Minor: "37", GitVersion: Version, Platform: "linux/amd64"})
 	})
 	for _, p := range []string{"/healthz", "/livez", "/readyz"} {
 		mux.HandleFunc("GET "+p, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
@@ -51,7 +51,7 @@ func (c *Cluster) Handler() http.Handler {
 		mux.HandleFunc(base+"/"+k.resource+"/{name}", func(w http.ResponseWriter, r *http.Request) { c.item(w, r, k) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, true))
+		WriteError(w, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, true))
 	})
 	return c.authenticated(mux)
 }
@@ -60,7 +60,7 @@ func (c *Cluster) authenticated(next http.Handler) http.Handler {
 	want := []byte("Bearer " + c.opts.Token)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.opts.Token == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			fail(w, apierrors.NewUnauthorized("Unauthorized"))
+			WriteError(w, apierrors.NewUnauthorized("Unauthorized"))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -85,7 +85,7 @@ func discover(mux *http.ServeMux) {
 		})
 	}
 	serve := func(path string, doc any) {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { write(w, http.StatusOK, doc) })
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, http.StatusOK, doc) })
 	}
 	serve("/api", metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions", APIVersion: "v1"}, Versions: []string{"v1"}})
 	serve("/apis", groups)
@@ -138,7 +138,7 @@ func (c *Cluster) stream(w http.ResponseWriter, r *http.Request, k kind, req req
 		panic(http.ErrAbortHandler)
 	}
 	if err != nil {
-		fail(w, err)
+		WriteError(w, err)
 		return
 	}
 	defer open.Stop()
@@ -218,7 +218,7 @@ func decodeInto(r *http.Request, into any) error {
 
 func (c *Cluster) answer(w http.ResponseWriter, k kind, req request, err error) {
 	if err != nil {
-		fail(w, err)
+		WriteError(w, err)
 		return
 	}
 	obj, err := c.serve(req)
@@ -227,7 +227,7 @@ func (c *Cluster) answer(w http.ResponseWriter, k kind, req request, err error) 
 		panic(http.ErrAbortHandler)
 	}
 	if err != nil {
-		fail(w, err)
+		WriteError(w, err)
 		return
 	}
 	switch obj.(type) {
@@ -239,19 +239,22 @@ func (c *Cluster) answer(w http.ResponseWriter, k kind, req request, err error) 
 		}
 		obj.GetObjectKind().SetGroupVersionKind(gvk)
 	}
-	write(w, statusOf(req.verb, nil), obj)
+	WriteJSON(w, statusOf(req.verb, nil), obj)
 }
 
-func fail(w http.ResponseWriter, err error) {
+// WriteError answers as an API server does: a status error as it is, any other
+// as an internal one.
+func WriteError(w http.ResponseWriter, err error) {
 	status := apierrors.NewInternalError(err).Status()
 	if s, ok := errors.AsType[*apierrors.StatusError](err); ok {
 		status = s.Status()
 	}
 	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-	write(w, int(status.Code), status)
+	WriteJSON(w, int(status.Code), status)
 }
 
-func write(w http.ResponseWriter, code int, doc any) {
+// WriteJSON answers with this document.
+func WriteJSON(w http.ResponseWriter, code int, doc any) {
 	body, err := json.Marshal(doc)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -59,23 +59,7 @@ func (w *worker) stuck(ctx context.Context) {
 		}}
 	})
 	w.c.mu.Unlock()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.changed:
-			alive, grace := w.look()
-			if alive && grace == nil {
-				continue
-			}
-			if alive {
-				w.c.mu.Lock()
-				w.c.erase(w.pod)
-				w.c.notify()
-				w.c.mu.Unlock()
-			}
-			return
-		}
+	for w.idle(ctx, time.Hour) {
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 )
 
 // Handler serves Karpenter's resources, and what callers may do with them, as
@@ -40,12 +42,12 @@ func (a *API) known(r *http.Request) bool {
 func (a *API) resource(w http.ResponseWriter, r *http.Request, d *definition) {
 	w.Header().Set("Audit-Id", a.audit())
 	if !a.known(r) {
-		fail(w, apierrors.NewUnauthorized("Unauthorized"))
+		simcluster.WriteError(w, apierrors.NewUnauthorized("Unauthorized"))
 		return
 	}
 	c, err := a.decodeCall(r, d)
 	if err != nil {
-		fail(w, err)
+		simcluster.WriteError(w, err)
 		return
 	}
 	out, err := a.serve(c)
@@ -53,14 +55,14 @@ func (a *API) resource(w http.ResponseWriter, r *http.Request, d *definition) {
 		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	if err != nil {
-		fail(w, err)
+		simcluster.WriteError(w, err)
 		return
 	}
 	code := http.StatusOK
 	if c.verb == "create" {
 		code = http.StatusCreated
 	}
-	write(w, code, out)
+	simcluster.WriteJSON(w, code, out)
 }
 
 // audit is an id as audit logs name requests by.
@@ -106,12 +108,12 @@ func (a *API) decodeCall(r *http.Request, d *definition) (call, error) {
 // review is https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
 func (a *API) review(w http.ResponseWriter, r *http.Request) {
 	if !a.known(r) {
-		fail(w, apierrors.NewUnauthorized("Unauthorized"))
+		simcluster.WriteError(w, apierrors.NewUnauthorized("Unauthorized"))
 		return
 	}
 	var doc map[string]any
 	if err := json.NewDecoder(r.Body).Decode(&doc); err != nil {
-		fail(w, apierrors.NewBadRequest(err.Error()))
+		simcluster.WriteError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
 	asked := child(doc, "spec", "resourceAttributes")
@@ -120,25 +122,5 @@ func (a *API) review(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	doc["status"] = map[string]any{"allowed": !a.denied[verb+" "+resource]}
-	write(w, http.StatusCreated, doc)
-}
-
-func fail(w http.ResponseWriter, err error) {
-	status := apierrors.NewInternalError(err).Status()
-	if s, ok := errors.AsType[*apierrors.StatusError](err); ok {
-		status = s.Status()
-	}
-	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-	write(w, int(status.Code), status)
-}
-
-func write(w http.ResponseWriter, code int, doc any) {
-	body, err := json.Marshal(doc)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = w.Write(body)
+	simcluster.WriteJSON(w, http.StatusCreated, doc)
 }
