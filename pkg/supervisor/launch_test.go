@@ -68,10 +68,11 @@ func TestTheStoreIsAskedOnlyBeforeAPodIsMade(t *testing.T) {
 		r := &runner.Runner{}
 		r.Claimed.Event = runner.Claimed{Runner: "r1", Cause: "job-1", Authorized: "record-1", Host: runner.Host{Provider: "none", NodeName: "node-1"}}
 		for range 3 { // ticks
-			if _, err := s.makePod(t.Context(), r); !errors.Is(err, c.want) {
+			_, err := s.makePod(t.Context(), r)
+			if !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", name, err, c.want)
 			}
-			if c.want != nil {
+			if err != nil {
 				break
 			}
 		}
