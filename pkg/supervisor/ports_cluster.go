@@ -15,7 +15,7 @@ type Cluster interface {
 	Nodes(ctx context.Context) ([]runner.Node, error)
 	NodesNow(ctx context.Context) ([]runner.Node, error)
 	// ClaimNode cordons and taints the node and writes the runner's name on
-	// it, guarded by the node's UID and resource version. Claiming again for
+	// it, guarded by the node's UID, boot id and resource version. Claiming again for
 	// the same runner is a success, for another ErrConflict. There is no way
 	// back: a claimed node never serves again.
 	ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error
