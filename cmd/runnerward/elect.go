@@ -26,6 +26,9 @@ func newElection(cfg *config.Config, logger *zap.Logger, front *front, admission
 	if !opts.Enabled {
 		return func(ctx context.Context, do work) error { return do(ctx, admission) }, nil
 	}
+	for _, warning := range cfg.Warnings() {
+		logger.Warn("configuration", zap.String("warning", warning))
+	}
 	client, err := cluster.NewClient(cfg.Cluster.KubeconfigFile, nil)
 	if err != nil {
 		return nil, failWith(exitUsage, fmt.Errorf("cluster.kubeconfigFile: %w", err))

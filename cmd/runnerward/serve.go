@@ -73,6 +73,9 @@ FILE:LINE:COLUMN: KEY: what is wrong (how to mend it).`,
 					return failWith(exitUsage, err)
 				}
 			}
+			for _, warning := range cfg.Warnings() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
 			effective, err := cfg.Effective()
 			if err != nil {
 				return err

@@ -191,3 +191,23 @@ func TestTheClusterIsFollowedOverTLS(t *testing.T) {
 		}
 	}
 }
+
+// TestACopyThatIsNeverBelievedIsAProblem: its watch is open, and says nothing of
+// what we wrote.
+func TestACopyThatIsNeverBelievedIsAProblem(t *testing.T) {
+	follow(t, func(t *testing.T, f *followed) {
+		f.sim.Mute(true)
+		must(t, "claim", f.ClaimNode(t.Context(), f.host(), "runner-a"))
+		for _, open := range []bool{true, false} {
+			if w := f.Health().Watches[0]; w.Open != open || (w.Problem == "") != open {
+				t.Errorf("the watch of nodes is %+v, want open to be %t", w, open)
+			}
+			advance(time.Minute)
+		}
+		f.sim.Mute(false)
+		f.settle()
+		if w := f.Health().Watches[0]; !w.Open || w.Problem != "" {
+			t.Errorf("the watch of nodes is %+v after it caught up, want it open", w)
+		}
+	})
+}

@@ -128,6 +128,33 @@ func TestOfTwoClaimsOneWins(t *testing.T) {
 	})
 }
 
+// TestOnlyTheHostOfTheRecordIsClaimed: the log says which boot of which node, and
+// the node may have been booted anew, or be about to go, since.
+func TestOnlyTheHostOfTheRecordIsClaimed(t *testing.T) {
+	both(t, func(t *testing.T, w world) {
+		rebooted := w.host()
+		rebooted.BootID = "an earlier boot"
+		if err := w.ClaimNode(t.Context(), rebooted, "runner-a"); !errors.Is(err, supervisor.ErrConflict) {
+			t.Errorf("claim of an earlier boot = %v, want ErrConflict", err)
+		}
+		nodes := w.client.CoreV1().Nodes()
+		node, err := nodes.Get(t.Context(), "node-1", metav1.GetOptions{})
+		must(t, "get", err)
+		node.Finalizers = []string{"karpenter.sh/termination"}
+		_, err = nodes.Update(t.Context(), node, metav1.UpdateOptions{})
+		must(t, "hold", err)
+		must(t, "delete", nodes.Delete(t.Context(), "node-1", metav1.DeleteOptions{}))
+		if err := w.ClaimNode(t.Context(), w.host(), "runner-a"); !errors.Is(err, supervisor.ErrConflict) {
+			t.Errorf("claim of a node that is being deleted = %v, want ErrConflict", err)
+		}
+		node, err = nodes.Get(t.Context(), "node-1", metav1.GetOptions{})
+		must(t, "get", err)
+		if node.Annotations[cluster.ClaimedBy] != "" {
+			t.Errorf("the node was claimed for %q", node.Annotations[cluster.ClaimedBy])
+		}
+	})
+}
+
 func TestAnotherNodeUnderTheNameIsAConflict(t *testing.T) {
 	both(t, func(t *testing.T, w world) {
 		other := w.host()

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -103,7 +104,8 @@ func (c *Cluster) notSent(reason, object string, err error) {
 }
 
 // count writes how often an event came. One that is no more (the API server
-// keeps events for an hour) is not made anew.
+// keeps events for an hour, and anybody may delete one) is made anew when it
+// comes again.
 func (c *Cluster) count(ctx context.Context, told series, e *toldEvent) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
@@ -111,7 +113,11 @@ func (c *Cluster) count(ctx context.Context, told series, e *toldEvent) {
 	// Whoever changed it meanwhile: the count is ours.
 	event.ResourceVersion = ""
 	event.Series = &eventsv1.EventSeries{Count: e.count, LastObservedTime: metav1.NewMicroTime(e.last)}
-	if _, err := c.client.EventsV1().Events(event.Namespace).Update(ctx, event, metav1.UpdateOptions{}); err != nil {
+	_, err := c.client.EventsV1().Events(event.Namespace).Update(ctx, event, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		told.forget(e)
+	}
+	if err != nil {
 		c.notSent(event.Reason, event.Regarding.Name, err)
 	}
 	told.written(e)

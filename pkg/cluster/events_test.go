@@ -10,7 +10,9 @@ import (
 	"time"
 
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 )
@@ -148,5 +150,24 @@ func TestEventsNameObjectsWithoutAsking(t *testing.T) {
 		must(t, "delete", f.DeleteNode(t.Context(), "node-1", string(f.node.UID)))
 		f.settle()
 		tell("Terminated") // about objects that are gone
+	})
+}
+
+// TestAnEventThatWasDeletedIsShownAgain: what goes on is not hidden because
+// somebody cleared the events.
+func TestAnEventThatWasDeletedIsShownAgain(t *testing.T) {
+	follow(t, func(t *testing.T, f *followed) {
+		f.Event("", "node-1", "StrayPod", "again")
+		f.settle()
+		gone := apierrors.NewNotFound(schema.GroupResource{Group: "events.k8s.io", Resource: "events"}, "node-1-x")
+		f.sim.Inject(simcluster.Fault{Verb: "update", Resource: "events", Count: 1, Err: gone})
+		for range 2 {
+			f.Event("", "node-1", "StrayPod", "again")
+			advance(time.Minute)
+			f.settle()
+		}
+		if n := len(f.events(t, metav1.NamespaceDefault)); n != 2 {
+			t.Errorf("%d events were made, want another after the first was gone", n)
+		}
 	})
 }

@@ -29,6 +29,10 @@ const silence = 3 * time.Minute
 // forgotten (410), and nothing in the stream says that this was all.
 const settling = 2 * time.Second
 
+// doubtful is for how long a copy may not be believed before that is a problem,
+// although its watch is open. It never takes more than a moment to catch up.
+const doubtful = time.Minute
+
 // mirror is our copy of one kind of object, kept by a shared informer. It knows
 // when it may be believed: client-go's own error handler is not told when a
 // watch that was open ends, nor of refused connections, which are tried again
@@ -48,7 +52,10 @@ type mirror struct {
 	// owed is the resource version that the copy must have reached: of what a
 	// list or watch brought, and of what we wrote.
 	owed            string
-	problem         string // why the last list or watch failed
+	written         int       // how often something that we wrote was owed
+	doubted         time.Time // since when the copy is not believed, zero while it is
+	warned          bool      // that it is not, though its watch is open
+	problem         string    // why the last list or watch failed
 	lists, failures int64
 }
 
@@ -79,6 +86,27 @@ func (m *mirror) run(ctx context.Context) {
 func (m *mirror) fresh() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	err := m.freshLocked()
+	switch {
+	case err == nil:
+		if m.warned {
+			m.logger.Info("the copy is believed again")
+		}
+		m.doubted, m.warned = time.Time{}, false
+	case m.doubted.IsZero():
+		m.doubted = time.Now()
+	case m.stream != nil && !m.warned && m.doubtedForLong():
+		m.warned = true
+		m.logger.Warn("the copy is not believed; the cluster is asked each time", zap.Error(err))
+	}
+	return err
+}
+
+func (m *mirror) doubtedForLong() bool {
+	return !m.doubted.IsZero() && time.Since(m.doubted) >= doubtful
+}
+
+func (m *mirror) freshLocked() error {
 	switch {
 	case !m.informer.HasSynced():
 		return fmt.Errorf("%s were not listed yet", m.what)
@@ -101,6 +129,7 @@ func (m *mirror) fresh() error {
 func (m *mirror) owe(version string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.written++
 	m.oweLocked(version)
 }
 
@@ -119,6 +148,9 @@ func (m *mirror) health() supervisor.WatchHealth {
 	defer m.mu.Unlock()
 	h := supervisor.WatchHealth{
 		What: m.what, Open: m.stream != nil && time.Since(m.heard) <= silence, Since: m.since, Lists: m.lists, Failures: m.failures,
+	}
+	if h.Open && m.doubtedForLong() {
+		h.Open, h.Since = false, m.doubted
 	}
 	if !h.Open && err != nil {
 		if h.Problem = err.Error(); m.problem != "" {
@@ -145,6 +177,9 @@ func (m *mirror) list(ctx context.Context, opts metav1.ListOptions) (runtime.Obj
 	if opts.ResourceVersion == "0" {
 		opts.ResourceVersion = ""
 	}
+	m.mu.Lock()
+	written := m.written
+	m.mu.Unlock()
 	list, err := m.listAll(ctx, opts)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -158,6 +193,11 @@ func (m *mirror) list(ctx context.Context, opts metav1.ListOptions) (runtime.Obj
 		m.lists++
 	}
 	if acc, err := meta.ListAccessor(list); err == nil {
+		// What the store holds now is all that there is, and versions begin lower
+		// when it was restored from a copy.
+		if opts.ResourceVersion == "" && m.written == written {
+			m.owed = ""
+		}
 		m.oweLocked(acc.GetResourceVersion())
 	}
 	return list, nil

@@ -128,8 +128,9 @@ func claimTaint(name runner.Name) corev1.Taint {
 const claimAttempts = 3
 
 // ClaimNode cordons, taints and annotates the node in one update that is
-// guarded by the resource version just read. A node that is gone, or is a new
-// one under the old name, is a conflict: the host of the record is no more.
+// guarded by the resource version just read. A node that is gone or going, was
+// booted anew, or is a new one under the old name, is a conflict: the host of the
+// record is no more.
 // When the update loses to another writer the node is read again: only a claim
 // for another runner is a conflict, a heartbeat is not. The copy of the nodes
 // never decides it: it only spares a claim that was made here already from being
@@ -155,7 +156,20 @@ func (c *Cluster) claimStands(host runner.Host, name runner.Name) bool {
 		return false
 	}
 	node, ok := c.cachedNode(host.NodeName)
-	return ok && string(node.UID) == host.NodeUID && !mark(node.DeepCopy(), name)
+	return ok && still(node, host) == nil && !mark(node.DeepCopy(), name)
+}
+
+// still says why the node is not the host of the record any more, nil when it is.
+func still(node *corev1.Node, host runner.Host) error {
+	switch boot := node.Status.NodeInfo.BootID; {
+	case string(node.UID) != host.NodeUID:
+		return fmt.Errorf("%w: node %s has uid %s, want %s", supervisor.ErrConflict, host.NodeName, node.UID, host.NodeUID)
+	case boot != host.BootID:
+		return fmt.Errorf("%w: node %s was booted anew: its boot id is %.64q, want %q", supervisor.ErrConflict, host.NodeName, boot, host.BootID)
+	case node.DeletionTimestamp != nil:
+		return fmt.Errorf("%w: node %s is being deleted", supervisor.ErrConflict, host.NodeName)
+	}
+	return nil
 }
 
 func (c *Cluster) cachedNode(name string) (*corev1.Node, bool) {
@@ -171,8 +185,9 @@ func (c *Cluster) claim(ctx context.Context, host runner.Host, name runner.Name)
 		return fmt.Errorf("%w: node %s is gone", supervisor.ErrConflict, host.NodeName)
 	case err != nil:
 		return fmt.Errorf("read node %s: %w", host.NodeName, err)
-	case string(node.UID) != host.NodeUID:
-		return fmt.Errorf("%w: node %s has uid %s, want %s", supervisor.ErrConflict, host.NodeName, node.UID, host.NodeUID)
+	}
+	if err := still(node, host); err != nil {
+		return err
 	}
 	if by := claimedBy(node); by != "" && by != name {
 		return fmt.Errorf("%w: node %s was claimed for %s", supervisor.ErrConflict, host.NodeName, by)

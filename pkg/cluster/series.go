@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,3 +72,8 @@ func (s series) due(now time.Time) []*toldEvent {
 
 // written says that the count was written, or could not be.
 func (s series) written(e *toldEvent) { e.owed = false }
+
+// forget lets the next of its kind be made anew.
+func (s series) forget(e *toldEvent) {
+	maps.DeleteFunc(s, func(_ seriesKey, told *toldEvent) bool { return told == e })
+}

@@ -53,7 +53,7 @@ type world struct {
 }
 
 func (w world) host() runner.Host {
-	return runner.Host{NodeName: w.node.Name, NodeUID: string(w.node.UID)}
+	return runner.Host{NodeName: w.node.Name, NodeUID: string(w.node.UID), BootID: w.node.Status.NodeInfo.BootID}
 }
 
 func newWorld(t *testing.T, container simcluster.ContainerFunc, connect func(*testing.T, *simcluster.Cluster) kubernetes.Interface, change ...func(*cluster.Options)) world {

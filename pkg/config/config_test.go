@@ -450,3 +450,24 @@ func TestHostsAreStartedAheadOnlyWhereACloudStartsThem(t *testing.T) {
 		t.Errorf("RunnerLimits() = %+v, want 2 warm and 45m ahead", lim)
 	}
 }
+
+// TestOnlyWhatIsSharedIsElectedOverInSilence: a ledger in a folder, or keys in one,
+// is another one on another machine.
+func TestOnlyWhatIsSharedIsElectedOverInSilence(t *testing.T) {
+	for name, c := range map[string]struct {
+		enabled bool
+		ledger  config.Ledger
+		want    int
+	}{
+		"no election":                {false, config.Ledger{Dir: "/l", KeysDir: "/k"}, 0},
+		"folders":                    {true, config.Ledger{Dir: "/l", KeysDir: "/k"}, 1},
+		"a bucket and keys in files": {true, config.Ledger{S3: config.S3{Bucket: "b"}, KeysDir: "/k"}, 1},
+		"a bucket and KMS":           {true, config.Ledger{S3: config.S3{Bucket: "b"}, KMS: config.LedgerKMS{Region: "us-east-1"}}, 0},
+	} {
+		cfg := config.Config{Ledger: c.ledger}
+		cfg.Supervisor.LeaderElection.Enabled = c.enabled
+		if got := cfg.Warnings(); len(got) != c.want {
+			t.Errorf("%s: warnings are %q, want %d", name, got, c.want)
+		}
+	}
+}

@@ -26,6 +26,10 @@ func (v *validation) karpenter() {
 	// Who deletes a NodeClaim under a deploy then waits for the deploy.
 	v.before("limits.jobTTL", v.Limits.JobTTL, "hosts.karpenter.terminationGracePeriod", k.TerminationGracePeriod)
 	for i, l := range v.Cluster.NodeLabels {
+		if claimless(l.Key) {
+			v.report(fmt.Sprintf("cluster.nodeLabels[%d].key", i), fmt.Sprintf("%q is no label that a NodeClaim may carry, so no host would ever have it", l.Key),
+				"choose a label of your own, like example.com/runner-pool")
+		}
 		if domain, _, _ := strings.Cut(l.Key, "/"); domain == "karpenter.sh" || strings.HasSuffix(domain, ".karpenter.sh") {
 			v.report(fmt.Sprintf("cluster.nodeLabels[%d].key", i), fmt.Sprintf("%q is Karpenter's own", l.Key), "choose a label of your own: a NodeClaim of a NodePool may be consolidated away")
 		}
@@ -36,6 +40,21 @@ func (v *validation) karpenter() {
 		v.oneOf(at+".effect", t.Effect, "NoSchedule", "NoExecute")
 	}
 	v.requirements()
+}
+
+// claimless says that a NodeClaim may not carry the label and that neither a
+// kubelet nor Karpenter sets it: it is of Kubernetes or of EKS, and none of those
+// that every node has (https://kubernetes.io/docs/reference/labels-annotations-taints/).
+func claimless(key string) bool {
+	switch key {
+	case "kubernetes.io/os", "kubernetes.io/arch", "node.kubernetes.io/instance-type",
+		"topology.kubernetes.io/zone", "topology.kubernetes.io/region":
+		return false
+	}
+	domain, _, _ := strings.Cut(key, "/")
+	return slices.ContainsFunc([]string{"kubernetes.io", "k8s.io", "eks.amazonaws.com"}, func(of string) bool {
+		return domain == of || strings.HasSuffix(domain, "."+of)
+	})
 }
 
 // requirements are those of nodes: Karpenter refuses others only once a machine

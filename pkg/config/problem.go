@@ -105,3 +105,15 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// Warnings are what is allowed and yet most likely a mistake, for a person to
+// look at before the daemon is started.
+func (c *Config) Warnings() []string {
+	var out []string
+	if c.Supervisor.LeaderElection.Enabled && (c.Ledger.Dir != "" || c.Ledger.KeysDir != "") {
+		out = append(out, "supervisor.leaderElection: the ledger or its keys are in folders (ledger.dir, ledger.keysDir). "+
+			"A daemon on another machine has folders of its own, would begin a log of its own when it leads, and would know of no runner of ours "+
+			"(give ledger.s3 and ledger.kms, or let all daemons run on this machine and from these folders)")
+	}
+	return out
+}

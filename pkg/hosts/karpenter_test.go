@@ -3,6 +3,7 @@ package hosts_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +91,32 @@ func TestEnsureCountsNodeClaims(t *testing.T) {
 		}
 		if got := k.states(); len(got) != 3 {
 			t.Errorf("instances are %v, want three", got)
+		}
+	})
+}
+
+// TestAClaimThatMayHaveBecomeANodeStays: one that is late is looked at again when it
+// has changed between the look and its deletion.
+func TestAClaimThatMayHaveBecomeANodeStays(t *testing.T) {
+	onKarpenter(t, nil, func(k *karpenter) {
+		k.world.Karpenter.Controller.SetDown(true)
+		k.must(k.Ensure(k.t.Context(), supervisor.Demand{Ready: 1}))
+		name := k.list()[0].GetName()
+		wait(k.t, 6*time.Minute)
+		api, late := k.world.Karpenter.Handler(), true
+		k.connect(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodDelete && late {
+				late = false
+				_, err := k.claims.Patch(r.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+				k.must(err)
+			}
+			api.ServeHTTP(w, r)
+		}), nil)
+		for _, want := range []int{1, 0} {
+			k.must(k.Ensure(k.t.Context(), supervisor.Demand{}))
+			if got := len(k.list()); got != want {
+				t.Errorf("%d claims are left, want %d", got, want)
+			}
 		}
 	})
 }

@@ -163,7 +163,7 @@ func (k *Karpenter) Ensure(ctx context.Context, d supervisor.Demand) error {
 	now := time.Now()
 	k.attempts.saw(claims, now)
 	s := k.supply(claims, k.statesOf(ctx, claims), d, now)
-	problems := []error{k.remove(ctx, s.void, "its machine is gone"), k.remove(ctx, s.expired, "it became no node in time")}
+	problems := []error{k.remove(ctx, s.void, k.delete, "its machine is gone"), k.remove(ctx, s.expired, k.deleteAsSeen, "it became no node in time")}
 	missing := d.Ready - s.ready
 	if missing <= 0 {
 		return errors.Join(problems...)
@@ -207,10 +207,10 @@ func (k *Karpenter) statesOf(ctx context.Context, claims []nodeClaim) map[string
 	return states
 }
 
-func (k *Karpenter) remove(ctx context.Context, claims []nodeClaim, why string) error {
+func (k *Karpenter) remove(ctx context.Context, claims []nodeClaim, remove func(context.Context, *nodeClaim) error, why string) error {
 	var problems []error
 	for _, c := range claims {
-		if err := k.delete(ctx, &c); err != nil {
+		if err := remove(ctx, &c); err != nil {
 			problems = append(problems, fmt.Errorf("delete NodeClaim %s, because %s: %w", c.Name, why, err))
 			continue
 		}

@@ -245,9 +245,19 @@ func (k *Karpenter) create(ctx context.Context, c *nodeClaim, dryRun bool) error
 // delete asks Karpenter to end the claim's machine. A claim that is gone, or is
 // a new one under its name, needs no asking.
 func (k *Karpenter) delete(ctx context.Context, c *nodeClaim) error {
+	return k.deleteIf(ctx, c, metav1.Preconditions{UID: &c.UID})
+}
+
+// deleteAsSeen deletes the claim only if it is as it was read: it may have become
+// a node since, and that a host of somebody's job.
+func (k *Karpenter) deleteAsSeen(ctx context.Context, c *nodeClaim) error {
+	return k.deleteIf(ctx, c, metav1.Preconditions{UID: &c.UID, ResourceVersion: &c.ResourceVersion})
+}
+
+func (k *Karpenter) deleteIf(ctx context.Context, c *nodeClaim, still metav1.Preconditions) error {
 	ctx, cancel := k.call(ctx)
 	defer cancel()
-	err := k.api.Resource(nodeClaims).Delete(ctx, c.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &c.UID}})
+	err := k.api.Resource(nodeClaims).Delete(ctx, c.Name, metav1.DeleteOptions{Preconditions: &still})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
@@ -281,7 +291,6 @@ func (k *Karpenter) protectNode(ctx context.Context, name, providerID string) er
 	api := k.api.Resource(coreNodes)
 	node, err := api.Get(ctx, name, metav1.GetOptions{})
 	switch {
-	case name == "":
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%w: node %s is gone", supervisor.ErrConflict, name)
 	case err != nil:

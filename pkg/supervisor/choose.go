@@ -14,36 +14,67 @@ import (
 // all the others: one is wanted, and of hundreds that are ready nearly any will do.
 const claimLook = 16
 
-// choose finds a host for the job among the ready nodes that never served.
+// choose finds a host for the job among the ready nodes that never served. The
+// nodes may be known from a copy that is some minutes late, and the record of the
+// claim is signed: so what it says of the host's node is read from the API server
+// once more, when there is a host to claim.
 func (s *Supervisor) choose(ctx context.Context, id runner.JobID) (host runner.Host, err error) {
 	nodes, err := s.nodes(ctx)
 	if err != nil {
 		return host, err
 	}
-	if err := s.locked(ctx, func() error {
-		nodes = slices.DeleteFunc(nodes, func(n runner.Node) bool {
-			_, used := s.state.UsedBy(runner.Host{NodeUID: n.UID, BootID: n.BootID})
-			return used || !n.Ready
-		})
-		return nil
-	}); err != nil {
+	if nodes, err = s.unused(ctx, nodes); err != nil {
 		return host, err
 	}
 	first := min(claimLook, len(nodes))
 	for _, some := range [][]runner.Node{nodes[:first], nodes[first:]} {
-		hosts, err := s.hostsOf(ctx, some)
+		instances, err := s.describe(ctx, some)
 		if err != nil {
 			return host, err
 		}
-		err = s.locked(ctx, func() (err error) {
-			host, err = s.claimable(s.state, id, hosts)
-			return err
-		})
+		host, err = s.firstOf(ctx, id, s.hostsOf(some, instances))
+		if err == nil {
+			host, err = s.chooseNow(ctx, id, instances)
+		}
 		if !errors.Is(err, errNoHost) || len(nodes) <= first {
 			return host, err
 		}
 	}
 	return host, errNoHost
+}
+
+// chooseNow chooses among the nodes as the API server has them now; of instances
+// that were not just described none is.
+func (s *Supervisor) chooseNow(ctx context.Context, id runner.JobID, instances map[string]runner.Instance) (host runner.Host, err error) {
+	nodes, err := s.Cluster.NodesNow(ctx)
+	if err != nil {
+		return host, fmt.Errorf("look at the node to claim: %w", err)
+	}
+	slices.SortFunc(nodes, older)
+	if nodes, err = s.unused(ctx, nodes); err != nil {
+		return host, err
+	}
+	return s.firstOf(ctx, id, s.hostsOf(nodes, instances))
+}
+
+// unused are the ready ones of these nodes that the log does not know as hosts.
+func (s *Supervisor) unused(ctx context.Context, nodes []runner.Node) ([]runner.Node, error) {
+	err := s.locked(ctx, func() error {
+		nodes = slices.DeleteFunc(nodes, func(n runner.Node) bool {
+			_, used := s.state.UsedBy(runner.Host{NodeUID: n.UID, BootID: n.BootID})
+			return used || !n.Ready
+		})
+		return nil
+	})
+	return nodes, err
+}
+
+func (s *Supervisor) firstOf(ctx context.Context, id runner.JobID, hosts []runner.Host) (host runner.Host, err error) {
+	err = s.locked(ctx, func() (err error) {
+		host, err = s.claimable(s.state, id, hosts)
+		return err
+	})
+	return host, err
 }
 
 // claimable is the first of these hosts that may serve the job. The caller
@@ -68,7 +99,11 @@ func (s *Supervisor) inventory(ctx context.Context) ([]runner.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.hostsOf(ctx, nodes)
+	instances, err := s.describe(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	return s.hostsOf(nodes, instances), nil
 }
 
 // nodes lists those of the pool, oldest first.
@@ -77,12 +112,14 @@ func (s *Supervisor) nodes(ctx context.Context) ([]runner.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the pool's nodes: %w", err)
 	}
-	slices.SortFunc(nodes, func(a, b runner.Node) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	slices.SortFunc(nodes, older)
 	return nodes, nil
 }
 
-// hostsOf are these nodes as hosts, with what the cloud says of them now.
-func (s *Supervisor) hostsOf(ctx context.Context, nodes []runner.Node) ([]runner.Host, error) {
+func older(a, b runner.Node) int { return a.CreatedAt.Compare(b.CreatedAt) }
+
+// describe asks the cloud for the instances of these nodes, by id.
+func (s *Supervisor) describe(ctx context.Context, nodes []runner.Node) (map[string]runner.Instance, error) {
 	var ids []string
 	for _, n := range nodes {
 		if id, ok := n.InstanceID(); ok {
@@ -93,6 +130,11 @@ func (s *Supervisor) hostsOf(ctx context.Context, nodes []runner.Node) ([]runner
 	if err != nil {
 		return nil, fmt.Errorf("describe the pool's instances: %w", err)
 	}
+	return instances, nil
+}
+
+// hostsOf are these nodes as hosts, on the instances that were described.
+func (s *Supervisor) hostsOf(nodes []runner.Node, instances map[string]runner.Instance) []runner.Host {
 	hosts := make([]runner.Host, 0, len(nodes))
 	for _, n := range nodes {
 		var known *runner.Instance
@@ -103,5 +145,5 @@ func (s *Supervisor) hostsOf(ctx context.Context, nodes []runner.Node) ([]runner
 		}
 		hosts = append(hosts, s.identified(runner.HostOf(n, known, s.Rules)))
 	}
-	return hosts, nil
+	return hosts
 }

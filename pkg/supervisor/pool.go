@@ -122,6 +122,13 @@ func (s *Supervisor) scale(ctx context.Context, _ runner.Task) (bool, error) {
 	if err != nil || d == nil {
 		return false, err
 	}
+	// That jobs wait may be over since another daemon took over, and nothing but a
+	// number bounds what two of them start.
+	if d.Ready > 0 {
+		if err := s.alone(ctx); err != nil {
+			return false, err
+		}
+	}
 	if err := s.Hosts.Ensure(ctx, *d); err != nil {
 		return false, fmt.Errorf("start hosts ahead: %w", err)
 	}

@@ -58,3 +58,55 @@ func TestAHostIsStartedForWhoComes(t *testing.T) {
 		})
 	}
 }
+
+// askedHosts are a cloud that counts how often it is asked for hosts.
+type askedHosts struct {
+	Hosts
+	asked int
+}
+
+func (h *askedHosts) Ensure(context.Context, Demand) error { h.asked++; return nil }
+
+// soleLog is a log that says whether another daemon writes to it.
+type soleLog struct {
+	Ledger
+	err error
+}
+
+func (l soleLog) Alone(context.Context) error { return l.err }
+
+// calmQueue is GitHub's queue without a problem.
+type calmQueue struct{ Queue }
+
+func (calmQueue) Health() QueueHealth { return QueueHealth{} }
+
+// calmGitHub has a right clock.
+type calmGitHub struct{ GitHub }
+
+func (calmGitHub) Health() GitHubHealth { return GitHubHealth{} }
+
+// TestOnlyOneStartsHosts: with Karpenter nothing but the daemons' own counts bounds
+// what two of them start.
+func TestOnlyOneStartsHosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		warm, asked int
+		err         error
+	}{
+		"nobody else writes":               {1, 1, nil},
+		"another daemon writes":            {1, 0, ErrFenced},
+		"nobody knows":                     {1, 0, errDown},
+		"none is to be started, and so on": {0, 1, errDown},
+	} {
+		hosts := &askedHosts{}
+		s := at(late{})
+		s.Hosts, s.Ledger, s.Queue, s.GitHub, s.pool, s.unfit = hosts, soleLog{err: c.err}, calmQueue{}, calmGitHub{}, newPoolLooks(), newUnfits()
+		s.Limits = runner.Limits{MaxRunners: 2, Warm: c.warm, PrelaunchFor: time.Hour}
+		s.fatal = make(chan error, 1)
+		s.view.Store(&View{})
+		s.pool.saw(HostsPool{}, nil, time.Now())
+		_, err := s.scale(t.Context(), runner.Task{})
+		if hosts.asked != c.asked || c.asked == 0 && !errors.Is(err, c.err) || c.asked == 1 && err != nil {
+			t.Errorf("%s: hosts were asked for %d times, %v, want %d", name, hosts.asked, err, c.asked)
+		}
+	}
+}

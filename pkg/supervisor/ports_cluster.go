@@ -18,7 +18,7 @@ type Cluster interface {
 	// labels; false says that there is none.
 	NodeNow(ctx context.Context, name string) (runner.Node, bool, error)
 	// ClaimNode cordons and taints the node and writes the runner's name on
-	// it, guarded by the node's UID and resource version. Claiming again for
+	// it, guarded by the node's UID, boot id and resource version. Claiming again for
 	// the same runner is a success, for another ErrConflict. There is no way
 	// back: a claimed node never serves again.
 	ClaimNode(ctx context.Context, host runner.Host, name runner.Name) error

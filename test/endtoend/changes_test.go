@@ -155,6 +155,33 @@ func TestEveryDecisionIsAnEvent(t *testing.T) {
 	})
 }
 
+// TestAClaimIsTrueOfItsMoment: the watch is open and believed, and brings nothing of
+// a drain. What is signed of the host is what the API server says.
+func TestAClaimIsTrueOfItsMoment(t *testing.T) {
+	run(t, options{at: -1}, func(t *testing.T, b *bench) {
+		b.until("hosts are known", 10*time.Minute, func() bool { return len(b.view().Hosts) == 2 && b.view().Hosts[1].Vetted })
+		pause(t.Context(), 10*time.Second)
+		b.world.Cluster.Mute(true)
+		nodes := b.world.Cluster.Client().CoreV1().Nodes()
+		drained, err := nodes.Get(t.Context(), b.view().Hosts[0].Node, metav1.GetOptions{}) // the first to be claimed
+		if err != nil {
+			t.Fatal(err)
+		}
+		drained.Spec.Unschedulable = true
+		if _, err := nodes.Update(t.Context(), drained, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		b.dispatch(world.Deploy("v1.0.0", "bob", "bob", 20*time.Second), "carol")
+		b.until("claimed", 2*time.Minute, func() bool { return len(b.state().Runners) == 1 })
+		b.world.Cluster.Mute(false)
+		for _, r := range b.state().Runners {
+			if r.Claimed.Event.Host.NodeName == drained.Name {
+				t.Errorf("%s was claimed while it was drained, with %v", drained.Name, r.Claimed.Event.Host.Checks)
+			}
+		}
+	})
+}
+
 // TestAHostIsClaimedWhenEC2VouchesForIt: no node changes when an instance gets
 // the tag that it lacked. A job that has waited for minutes must not wait out its
 // last pause then.

@@ -316,6 +316,10 @@ func (a *API) remove(d *definition, c call, obj *unstructured.Unstructured) (any
 	if p := c.delete.Preconditions; p != nil && p.UID != nil && *p.UID != obj.GetUID() {
 		return nil, apierrors.NewConflict(d.gr(), c.name, fmt.Errorf("Precondition failed: UID in precondition: %s, UID in object meta: %s", *p.UID, obj.GetUID()))
 	}
+	// https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/delete-options/
+	if p := c.delete.Preconditions; p != nil && p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion() {
+		return nil, apierrors.NewConflict(d.gr(), c.name, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %s, ResourceVersion in object meta: %s", *p.ResourceVersion, obj.GetResourceVersion()))
+	}
 	switch {
 	case c.dryRun:
 	case len(obj.GetFinalizers()) == 0:

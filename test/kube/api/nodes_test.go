@@ -19,7 +19,7 @@ import (
 )
 
 func hostOf(node *corev1.Node) runner.Host {
-	return runner.Host{NodeName: node.Name, NodeUID: string(node.UID)}
+	return runner.Host{NodeName: node.Name, NodeUID: string(node.UID), BootID: node.Status.NodeInfo.BootID}
 }
 
 // noise writes to the node without pause, as its kubelet does now and then,

@@ -78,7 +78,7 @@ func TestARealClusterIsFollowed(t *testing.T) {
 	if len(list) != 1 || list[0].Name != name {
 		t.Fatalf("Nodes() = %+v, want %s", list, name)
 	}
-	host := runner.Host{NodeName: name, NodeUID: list[0].UID}
+	host := runner.Host{NodeName: name, NodeUID: list[0].UID, BootID: list[0].BootID}
 	if err := c.ClaimNode(ctx, host, "runner-a"); err != nil {
 		t.Fatal(err)
 	}
