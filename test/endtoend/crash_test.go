@@ -15,7 +15,8 @@ import (
 // effect and is reported failed, and the daemon dies before or after it. Every
 // time the deploy must succeed, every host must be seen gone, every runner
 // must be sealed, and the ledger must verify. A crash is the same with a spool
-// and without one; a store that fails is not.
+// and without one; a store that fails is not. By default it is every third
+// operation, another one for each flavour; see [share].
 func TestCrashAtEveryOperation(t *testing.T) {
 	type kind struct {
 		flavour
@@ -25,12 +26,13 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	for _, f := range flavours {
 		kinds = append(kinds, kind{f, false})
 	}
-	for _, f := range kinds {
+	every, first := share(t, 3)
+	for i, f := range kinds {
 		t.Run(fmt.Sprintf("%s, spool=%t", f.name, f.spool), func(t *testing.T) {
 			t.Parallel()
 			operations := 0
-			// One more operation goes wrong until a life has no such operation.
-			for at := 0; ; at++ {
+			// A later operation goes wrong until a life has no such operation.
+			for at := (first + i) % every; ; at += every {
 				fired := ""
 				ok := t.Run(fmt.Sprint(at), func(t *testing.T) {
 					run(t, options{at: at, flavour: f.flavour, hosts: 3, spool: f.spool}, func(t *testing.T, b *bench) {
@@ -46,7 +48,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 				operations++
 			}
 			t.Logf("%d operations, each of which %s", operations, f.name)
-			if operations < 40 {
+			if operations*every < 40 {
 				t.Errorf("only %d operations went wrong: the faults do not reach the daemon", operations)
 			}
 		})
