@@ -55,7 +55,8 @@ test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you 
 
 test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
 	test/kube/build.sh api
-	RUNNERWARD_KUBE=$(KUBE_BIN) go test -count=1 -timeout 1800s -parallel 8 -v ./test/kube/api
+	go test -c -o $(KUBE_BIN)/api.test ./test/kube/api
+	test/kube/api/run.sh $(KUBE_BIN)
 
 kind-image: ## the node image of test-kind, made from source and Debian packages, and how long that took (Linux, root)
 	@began=$$(date +%s); test/kube/build.sh kind && \

@@ -76,6 +76,9 @@ func Join(ctx context.Context, opts Options) (*Kubelet, error) {
 	if err := k.Report(ctx, !spec.NotReady); err != nil {
 		return nil, err
 	}
+	if k.node, err = client.CoreV1().Nodes().Get(ctx, spec.Name, metav1.GetOptions{}); err != nil {
+		return nil, fmt.Errorf("read node %s: %w", spec.Name, err)
+	}
 	return k, k.renew(ctx)
 }
 
@@ -116,15 +119,28 @@ func (k *Kubelet) status(ready bool) corev1.NodeStatus {
 	return st
 }
 
-// Node is the object that was registered.
+// Node is the object that was registered, with the status that was reported first.
 func (k *Kubelet) Node() *corev1.Node { return k.node.DeepCopy() }
 
 // Client is the kubelet's own, with its rights.
 func (k *Kubelet) Client() kubernetes.Interface { return k.client }
 
+// renewTries is maxUpdateRetries in component-helpers/apimachinery/lease/controller.go.
+const renewTries = 5
+
 // renew makes or renews the node's lease, the heartbeat of
 // https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats
-func (k *Kubelet) renew(ctx context.Context) error {
+// That of a former node of the name may be on its way out.
+func (k *Kubelet) renew(ctx context.Context) (err error) {
+	for range renewTries {
+		if err = k.tryRenew(ctx); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (k *Kubelet) tryRenew(ctx context.Context) error {
 	leases := k.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	lease, err := leases.Get(ctx, k.node.Name, metav1.GetOptions{})
 	if err == nil {
