@@ -55,6 +55,7 @@ test-aws-live: ## real AWS, in a sandbox account of yours: a dry run unless you 
 
 test-api: ## the chart, its rights, tokens and 500 hosts against a real API server (built from source first; docs/testing.md)
 	test/kube/build.sh api
+	PATH=$(KUBE_BIN):$$PATH go test ./helm
 	go test -c -o $(KUBE_BIN)/api.test ./test/kube/api
 	test/kube/api/run.sh $(KUBE_BIN)
 
