@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -18,9 +19,9 @@ import (
 type work func(ctx context.Context, admission net.Listener) error
 
 // newElection returns what lets work be done by the one daemon that leads: at
-// once where nobody is elected. A daemon that stands by does not listen for
-// agents: they are sent to it as well, are refused the connection and try the
-// next. That the address can be had was found out by who opened the listener.
+// once where nobody is elected. A daemon that stands by turns agents away: they
+// are sent to it as well, and try the next. What it returns owns the listener
+// once it is called.
 func newElection(cfg *config.Config, logger *zap.Logger, front *front, admission net.Listener) (func(context.Context, work) error, error) {
 	opts := cfg.Supervisor.LeaderElection
 	if !opts.Enabled {
@@ -41,18 +42,20 @@ func newElection(cfg *config.Config, logger *zap.Logger, front *front, admission
 		return nil, failWith(exitUsage, fmt.Errorf("supervisor.leaderElection: %w", err))
 	}
 	front.election, front.patience = elector.State, opts.LeaseDuration
-	address := admission.Addr()
-	if err := admission.Close(); err != nil {
-		return nil, fmt.Errorf("admission.listen: %w", err)
-	}
 	return func(ctx context.Context, do work) error {
-		return elector.Run(ctx, func(ctx context.Context) error {
-			listener, err := net.Listen(address.Network(), address.String())
-			if err != nil {
-				return fmt.Errorf("admission.listen: %w", err)
+		door := shut(admission)
+		led := false
+		err := elector.Run(ctx, func(ctx context.Context) error {
+			led = true
+			if err := door.open(); err != nil {
+				return errors.Join(fmt.Errorf("admission.listen: %w", err), admission.Close())
 			}
-			return do(ctx, listener)
+			return do(ctx, admission)
 		})
+		if led {
+			return err
+		}
+		return errors.Join(err, door.open(), admission.Close())
 	}, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,9 +69,9 @@ func TestAStandbyOpensNothing(t *testing.T) {
 			t.Errorf("GET %s = %s, want %q", path, got, want)
 		}
 	}
-	if conn, err := net.Dial("tcp", admission.Addr().String()); err == nil {
-		_ = conn.Close()
-		t.Error("a standby listens for agents")
+	if answer, err := client.Get("https://" + admission.Addr().String()); err == nil {
+		_ = answer.Body.Close()
+		t.Errorf("a standby answers agents: %s", answer.Status)
 	}
 	cancel()
 	if err := <-ended; err != nil {
