@@ -3,7 +3,6 @@ package stage
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"text/template"
@@ -61,15 +60,6 @@ func (c Config) write(file string) error {
 		return err
 	}
 	return os.WriteFile(file, text, 0o600)
-}
-
-// freeAddress is one where nobody listens now.
-func freeAddress(host string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().String(), l.Close()
 }
 
 var configuration = template.Must(template.New("configuration").Parse(`

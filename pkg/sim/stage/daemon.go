@@ -33,11 +33,11 @@ type Daemon struct {
 // NewDaemon writes the configuration of a daemon as NAME.yaml. change may be
 // nil. It starts nothing.
 func (s *Stage) NewDaemon(name string, change func(Config)) (*Daemon, error) {
-	admission, err := freeAddress(s.opts.Address)
+	admission, err := s.reserve()
 	if err != nil {
 		return nil, err
 	}
-	status, err := freeAddress(s.opts.Address)
+	status, err := s.reserve()
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,8 @@ func (d *Daemon) End() error {
 		return nil
 	default:
 	}
-	if err := d.Signal(syscall.SIGTERM); err != nil {
+	// A process that is stopped hears nothing.
+	if err := errors.Join(d.Signal(syscall.SIGTERM), d.Signal(syscall.SIGCONT)); err != nil {
 		return err
 	}
 	select {

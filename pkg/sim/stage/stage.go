@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/sim/pki"
+	"github.com/runnerward/runnerward/pkg/sim/port"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
 )
@@ -71,6 +72,7 @@ type Stage struct {
 	opts    Options
 	daemons []*Daemon
 	servers []*http.Server
+	ports   []*port.Reservation
 	stop    context.CancelFunc
 	ended   chan struct{}
 }
@@ -158,6 +160,17 @@ func (s *Stage) listen() ([]net.Listener, error) {
 	return listeners, nil
 }
 
+// reserve is an address for a daemon, for as long as the stage stands: daemons
+// end and start again.
+func (s *Stage) reserve() (string, error) {
+	r, err := port.Reserve(s.opts.Address)
+	if err != nil {
+		return "", err
+	}
+	s.ports = append(s.ports, r)
+	return r.Address, nil
+}
+
 func (s *Stage) populate(key *rsa.PrivateKey) (err error) {
 	client, err := s.CA.Client("", "")
 	if err != nil {
@@ -214,6 +227,9 @@ func (s *Stage) Close() error {
 	s.World.GitHub.Close()
 	for _, server := range s.servers {
 		problems = append(problems, server.Close())
+	}
+	for _, r := range s.ports {
+		problems = append(problems, r.Close())
 	}
 	return errors.Join(problems...)
 }

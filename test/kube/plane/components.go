@@ -18,11 +18,11 @@ import (
 )
 
 func (p *Plane) startEtcd(ctx context.Context) error {
-	port, err := freePort("127.0.0.1")
+	port, err := p.reserve("127.0.0.1")
 	if err != nil {
 		return err
 	}
-	peer, err := freePort("127.0.0.1")
+	peer, err := p.reserve("127.0.0.1")
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (p *Plane) startScheduler(ctx context.Context) error {
 // startController starts one with an endpoint of its own on loopback, for
 // which it makes a certificate that nobody vouches for.
 func (p *Plane) startController(ctx context.Context, name string, args []string) error {
-	port, err := freePort("127.0.0.1")
+	port, err := p.reserve("127.0.0.1")
 	if err != nil {
 		return err
 	}

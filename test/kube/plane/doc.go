@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/runnerward/runnerward/pkg/sim/pki"
+	"github.com/runnerward/runnerward/pkg/sim/port"
 )
 
 // Options configure a [Plane].
@@ -50,6 +51,7 @@ type Plane struct {
 	ca    *pki.Authority
 	etcd  string
 	procs []*process
+	ports []*port.Reservation
 }
 
 // serviceRange is the range of cluster addresses; the API server takes the first.
@@ -98,7 +100,7 @@ func (p *Plane) prepare() (err error) {
 	}
 	p.CA = p.ca.PEM
 	if p.opts.Port == 0 {
-		if p.opts.Port, err = freePort(p.opts.Address); err != nil {
+		if p.opts.Port, err = p.reserve(p.opts.Address); err != nil {
 			return err
 		}
 	}
@@ -164,14 +166,19 @@ func (p *Plane) Stop() error {
 	for _, proc := range slices.Backward(p.procs) {
 		problems = append(problems, proc.stop())
 	}
-	p.procs = nil
+	for _, r := range p.ports {
+		problems = append(problems, r.Close())
+	}
+	p.procs, p.ports = nil, nil
 	return errors.Join(problems...)
 }
 
-func freePort(address string) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+// reserve is a port for as long as the control plane stands.
+func (p *Plane) reserve(address string) (int, error) {
+	r, err := port.Reserve(address)
 	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	p.ports = append(p.ports, r)
+	return r.Port, nil
 }
