@@ -34,7 +34,10 @@ func NewConfig(kubeconfigFile string, requests *Requests) (*rest.Config, error) 
 	}
 	cfg.ContentType = runtime.ContentTypeJSON
 	cfg.AcceptContentTypes = runtime.ContentTypeJSON
-	cfg.QPS, cfg.Burst = 50, 100
+	// What protects an API server is its own priority and fairness. This bound is
+	// for one that has none, and as wide as Karpenter's.
+	// https://karpenter.sh/docs/reference/settings/
+	cfg.QPS, cfg.Burst = 200, 300
 	// A timeout of the client would end watches with the calls.
 	cfg.Timeout = 0
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })

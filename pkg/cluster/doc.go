@@ -10,8 +10,8 @@
 //     that we wrote. Otherwise the API server is asked, as if there were no
 //     copy. What is late there only delays.
 //   - That a pod is gone, that a node is gone ([Cluster.NodeGone]), whose a token
-//     is, [Cluster.PodNow] and [Cluster.NodesNow]: the API server, always. These
-//     are evidence, or a job ends by them.
+//     is, [Cluster.PodNow], [Cluster.NodeNow] and [Cluster.NodesNow]: the API
+//     server, always. These are evidence, or a job ends by them.
 //   - [Cluster.ClaimNode] reads the node and updates it only if it is unchanged;
 //     [Cluster.EnsurePod] creates, and the API server says whether it was there.
 //     The copy only spares the repetition of what has been done and still shows.

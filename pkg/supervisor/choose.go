@@ -32,10 +32,7 @@ func (s *Supervisor) choose(ctx context.Context, id runner.JobID) (host runner.H
 		if err != nil {
 			return host, err
 		}
-		host, err = s.firstOf(ctx, id, s.hostsOf(some, instances))
-		if err == nil {
-			host, err = s.chooseNow(ctx, id, instances)
-		}
+		host, err = s.chooseNow(ctx, id, s.hostsOf(some, instances), instances)
 		if !errors.Is(err, errNoHost) || len(nodes) <= first {
 			return host, err
 		}
@@ -43,18 +40,27 @@ func (s *Supervisor) choose(ctx context.Context, id runner.JobID) (host runner.H
 	return host, errNoHost
 }
 
-// chooseNow chooses among the nodes as the API server has them now; of instances
-// that were not just described none is.
-func (s *Supervisor) chooseNow(ctx context.Context, id runner.JobID, instances map[string]runner.Instance) (host runner.Host, err error) {
-	nodes, err := s.Cluster.NodesNow(ctx)
-	if err != nil {
-		return host, fmt.Errorf("look at the node to claim: %w", err)
+// chooseNow is the first of these hosts that may be claimed as the API server has
+// its node now. One that may not is passed over: it was drained or rebooted, or is
+// gone, and the copy does not know it yet.
+func (s *Supervisor) chooseNow(ctx context.Context, id runner.JobID, hosts []runner.Host, instances map[string]runner.Instance) (runner.Host, error) {
+	for {
+		found, err := s.firstOf(ctx, id, hosts)
+		if err != nil {
+			return runner.Host{}, err
+		}
+		node, there, err := s.Cluster.NodeNow(ctx, found.NodeName)
+		if err != nil {
+			return runner.Host{}, fmt.Errorf("look at the node to claim: %w", err)
+		}
+		if there && node.Ready {
+			host, err := s.firstOf(ctx, id, s.hostsOf([]runner.Node{node}, instances))
+			if !errors.Is(err, errNoHost) {
+				return host, err
+			}
+		}
+		hosts = slices.DeleteFunc(hosts, func(h runner.Host) bool { return h.NodeName == found.NodeName })
 	}
-	slices.SortFunc(nodes, older)
-	if nodes, err = s.unused(ctx, nodes); err != nil {
-		return host, err
-	}
-	return s.firstOf(ctx, id, s.hostsOf(nodes, instances))
 }
 
 // unused are the ready ones of these nodes that the log does not know as hosts.
