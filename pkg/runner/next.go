@@ -81,7 +81,7 @@ func (t Task) Subject() Chain {
 // depends on nothing else: not on how the state came about, so a restart needs
 // no memory. Tasks come in a stable order, teardown first.
 func (s *State) Next(now time.Time, lim Limits) ([]Task, time.Time) {
-	p := planner{State: s, now: now, lim: lim}
+	p := planner{State: s, now: now, lim: lim, reported: s.reported()}
 	for _, name := range sortedKeys(s.Runners) {
 		p.runner(s.Runners[name])
 	}
@@ -119,6 +119,8 @@ type planner struct {
 	wake  time.Time
 	idle  int // runners that could still take a job
 	open  int // runners whose host is not yet gone
+	// reported are the jobs that GitHub says run on these runners, see [State.reported].
+	reported map[Name]*Job
 }
 
 func (p *planner) add(t Task) { p.tasks = append(p.tasks, t) }
@@ -141,7 +143,7 @@ func (p *planner) runner(r *Runner) {
 	if r.Terminated == nil {
 		p.open++
 	}
-	if r.idle() && p.reportedOn(name) == nil {
+	if r.idle() && p.reported[name] == nil {
 		p.idle++
 	}
 	ended, isEnded := r.Ended()
@@ -181,13 +183,17 @@ func (p *planner) mustCancel(r *Runner) bool {
 	if r.Cancelled != nil {
 		return false
 	}
-	_, run, known := p.RunOn(r.Name())
+	_, run, known := p.runOn(r.Name(), p.reported[r.Name()])
 	return known && r.Completed == nil && !p.deploying(run)
 }
 
 // RunOn is the workflow run that holds this runner according to a job's own
 // token or, where none was shown, to GitHub.
 func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
+	return s.runOn(name, s.reported()[name])
+}
+
+func (s *State) runOn(name Name, reported *Job) (repository string, runID int64, known bool) {
 	r := s.Runners[name]
 	switch {
 	case r == nil:
@@ -195,10 +201,8 @@ func (s *State) RunOn(name Name) (repository string, runID int64, known bool) {
 		return r.Refused.Event.Claims.Repository, r.Refused.Event.Claims.RunID, true
 	case r.Started != nil && !(r.Retired != nil && r.Retired.Event.Cause == CauseSecondJob):
 		return r.Started.Event.Claims.Repository, r.Started.Event.Claims.RunID, true
-	default:
-		if j := s.reportedOn(name); j != nil {
-			return j.Offered.Event.Repository, j.Offered.Event.RunID, true
-		}
+	case reported != nil:
+		return reported.Offered.Event.Repository, reported.Offered.Event.RunID, true
 	}
 	return "", 0, false
 }
@@ -340,7 +344,7 @@ func (p *planner) surplus() {
 		if !r.idle() || r.Released == nil || !p.due(p.Answerable(r.Released.At), p.lim.SurplusGrace) {
 			continue
 		}
-		if p.reportedOn(name) != nil || p.undecided() {
+		if p.reported[name] != nil || p.undecided() {
 			continue
 		}
 		p.drop(name)
@@ -348,15 +352,20 @@ func (p *planner) surplus() {
 	}
 }
 
-// reportedOn is a job that GitHub says runs on this runner and that has not
-// asked to start, nil if there is none.
-func (s *State) reportedOn(name Name) *Job {
-	for _, j := range s.Jobs {
-		if j.Reported != nil && j.Concluded == nil && j.Runner == "" && j.Reported.Event.Runner == name && s.ran(j) != nil {
-			return j
+// reported are the jobs that GitHub says run on runners of ours and that have not
+// asked to start. Of two on one runner it is the same one each time.
+func (s *State) reported() map[Name]*Job {
+	on := map[Name]*Job{}
+	for id, j := range s.Jobs {
+		if j.Reported == nil || j.Concluded != nil || j.Runner != "" || s.ran(j) == nil {
+			continue
+		}
+		name := j.Reported.Event.Runner
+		if other := on[name]; other == nil || id < other.Offered.Event.Job {
+			on[name] = j
 		}
 	}
-	return nil
+	return on
 }
 
 func (p *planner) undecided() bool {

@@ -23,11 +23,12 @@ func (s *State) Ready(now time.Time, lim Limits) int {
 			waiting++
 		}
 	}
+	reported := s.reported()
 	for name, r := range s.Runners {
 		if r.Terminated == nil {
 			open++
 		}
-		if r.idle() && s.reportedOn(name) == nil {
+		if r.idle() && reported[name] == nil {
 			idle++
 		}
 	}
