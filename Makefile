@@ -80,7 +80,7 @@ fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),20s) $$p || exit 1; done; done
 
 bench: ## benchmarks
-	go test -run '^$$' -bench . -benchmem ./pkg/ledger ./pkg/evidence ./pkg/policy
+	go test -run '^$$' -bench . -benchmem ./pkg/ledger ./pkg/evidence ./pkg/policy ./pkg/supervisor
 
 demo: build ## run one deploy after another against simulators on loopback, then verify the evidence
 	bin/runnerward-demo

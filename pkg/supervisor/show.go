@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/runnerward/runnerward/pkg/runner"
 )
 
 // View is what on-call sees. It never waits for the ledger or the network: it
-// is made whenever the state changes and handed out as it is.
+// is made when the state changes and handed out as it is. Its lists may be behind
+// by the moment that they take to make, and a record that is being written.
 func (s *Supervisor) View() View {
+	s.refresh()
 	v := *s.view.Load()
 	v.Now, v.LoopAt = time.Now(), *s.looked.Load()
 	v.Queue, v.GitHub, v.Cluster = s.Queue.Health(), s.GitHub.Health(), s.Cluster.Health()
@@ -169,54 +172,111 @@ func (s *Supervisor) publish() {
 	s.publishLocked()
 }
 
+// rowsShare bounds what the lists of jobs and runners cost: one part in so many
+// of the time. With a few hundred of them they cost more than a record does.
+const rowsShare = 20
+
+// rows remember when the lists of the view were made. Their fields but stale
+// belong to who has the turn.
+type rows struct {
+	madeAt time.Time
+	took   time.Duration
+	stale  atomic.Bool // something changed since
+}
+
 func (s *Supervisor) publishLocked() {
-	now, st := time.Now(), s.state
+	now := time.Now()
+	v := s.summary(now)
+	if last := s.view.Load(); last != nil && now.Sub(s.rows.madeAt) < rowsShare*s.rows.took {
+		v.Asks, v.Jobs, v.Runners = last.Asks, last.Jobs, last.Runners
+		s.rows.stale.Store(true)
+	} else {
+		v.Asks, v.Jobs, v.Runners = s.asks(now), s.jobViews(now), s.runnerViews(now)
+		s.rows.madeAt, s.rows.took = now, time.Since(now)
+		s.rows.stale.Store(false)
+	}
+	s.view.Store(&v)
+}
+
+// refresh makes the lists anew for who looks at them, unless a record is being
+// written right now: nobody who looks waits for the log.
+func (s *Supervisor) refresh() {
+	if !s.rows.stale.Load() {
+		return
+	}
+	select {
+	case <-s.turn:
+	default:
+		return
+	}
+	defer func() { s.turn <- struct{}{} }()
+	s.rows.took = 0
+	s.publishLocked()
+}
+
+// summary is the view without its lists, and is as new as the newest record: what
+// it says decides whether anything may begin.
+func (s *Supervisor) summary(now time.Time) View {
+	st := s.state
 	v := View{
 		Version: s.Version, FIPS: s.FIPS, StartedAt: s.started, Leading: true, Max: s.Limits.MaxRunners,
 		Ledger: LedgerView{Size: st.Size, Head: string(st.Last), LastAt: st.LastAt},
-		Jobs:   []JobView{}, Runners: []RunnerView{},
 	}
 	s.showAway(&v.Ledger)
 	if st.Frozen != nil {
 		v.Frozen = &FreezeView{By: st.Frozen.Event.By, Reason: st.Frozen.Event.Reason, Since: st.Frozen.At}
 	}
 	v.Closed = closed(QueueHealth{}, st.Strays)
+	slices.Sort(v.Closed)
 	v.HeldBack = st.HeldBack(now, s.Limits)
 	for _, rec := range st.Strays {
 		v.Strays = append(v.Strays, StrayView{rec.Event.What, rec.Event.ID, rec.Event.Name, rec.Event.Node, rec.At})
 	}
 	slices.SortFunc(v.Strays, func(a, b StrayView) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
-	slices.Sort(v.Closed)
-	v.Asks = s.asks(now)
-	open := 0
-	refused := map[runner.JobID][]string{}
-	for name, r := range st.Runners {
+	v.Capacity = s.Limits.MaxRunners
+	for _, r := range st.Runners {
 		if r.Terminated == nil {
-			open++
+			v.Capacity--
 		}
-		if r.Sealed != nil && now.Sub(r.Sealed.At) >= s.History {
-			continue
+		if phase := r.Phase(); phase == runner.KindReleased || phase == runner.KindStarted {
+			v.unbound = true
 		}
-		v.Runners = append(v.Runners, s.runnerView(name, r))
+	}
+	return v
+}
+
+func (s *Supervisor) runnerViews(now time.Time) []RunnerView {
+	views := []RunnerView{}
+	for name, r := range s.state.Runners {
+		if r.Sealed == nil || now.Sub(r.Sealed.At) < s.History {
+			views = append(views, s.runnerView(name, r))
+		}
+	}
+	slices.SortFunc(views, func(a, b RunnerView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
+	return views
+}
+
+func (s *Supervisor) jobViews(now time.Time) []JobView {
+	refused := map[runner.JobID][]string{}
+	for _, r := range s.state.Runners {
 		if r.Refused != nil {
 			refused[r.Refused.Event.Job] = r.Refused.Event.Decision.Reasons
 		}
 	}
-	v.Capacity = s.Limits.MaxRunners - open
-	for id, j := range st.Jobs {
+	views := []JobView{}
+	for id, j := range s.state.Jobs {
 		if j.Concluded != nil && now.Sub(j.Concluded.At) >= s.History || j.Denied != nil && now.Sub(j.Denied.At) >= s.History {
 			continue
 		}
-		jv := s.jobView(id, j)
+		v := s.jobView(id, j)
 		if reasons, ok := refused[id]; ok {
-			jv.Reasons = reasons
+			v.Reasons = reasons
 		}
-		jv.Problem = cmp.Or(st.GivenUp(j, now, s.Limits), jv.Problem)
-		v.Jobs = append(v.Jobs, jv)
+		v.Problem = cmp.Or(s.state.GivenUp(j, now, s.Limits), v.Problem)
+		views = append(views, v)
 	}
-	slices.SortFunc(v.Jobs, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
-	slices.SortFunc(v.Runners, func(a, b RunnerView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name)) })
-	s.view.Store(&v)
+	slices.SortFunc(views, func(a, b JobView) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID)) })
+	return views
 }
 
 // asks are the questions without an answer, as long as GitHub waits for one.

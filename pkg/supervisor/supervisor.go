@@ -115,6 +115,7 @@ type Supervisor struct {
 	witnesses *witnesses
 	hosts     atomic.Pointer[[]HostView]
 	view      atomic.Pointer[View]
+	rows      rows
 	// looked is when the settle loop last looked at its work.
 	looked atomic.Pointer[time.Time]
 	// hearing holds one token while the news are read.
@@ -309,15 +310,7 @@ func (s *Supervisor) listen(ctx context.Context) error {
 
 // Unbound says whether a runner waits for a job: GitHub's word that one
 // started does not wake the long poll, so the queue is asked more often then.
-func (s *Supervisor) Unbound() bool {
-	v := s.view.Load()
-	for _, r := range v.Runners {
-		if r.Phase == runner.KindReleased || r.Phase == runner.KindStarted {
-			return true
-		}
-	}
-	return false
-}
+func (s *Supervisor) Unbound() bool { return s.view.Load().unbound }
 
 // capacity is how many jobs GitHub may assign to us. Zero is the fail-closed
 // switch: frozen, unsure of the log, a clock that cannot be trusted, a boundary

@@ -49,6 +49,9 @@ type View struct {
 	Hosts    []HostView   `json:"hosts"`
 	// Pool is what the cloud says of the groups that hosts come from.
 	Pool HostsPool `json:"pool"`
+
+	// unbound says that a runner waits for a job, or for GitHub's word on one.
+	unbound bool
 }
 
 // HealthCheck is one condition of readiness.
