@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runnerward/runnerward/pkg/evidence"
+	"github.com/runnerward/runnerward/pkg/hosts"
 	"github.com/runnerward/runnerward/pkg/ledger/s3store"
 )
 
@@ -29,14 +30,15 @@ type source struct {
 
 // s3Flags say how a bucket is reached.
 type s3Flags struct {
-	place       s3Place
+	region      string
+	service     hosts.Service
 	owner, view string
 }
 
 func (f *s3Flags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.place.Region, "region", "", "region of the bucket (default: $AWS_REGION)")
-	cmd.Flags().StringVar(&f.place.Endpoint, "endpoint", "", "another S3 endpoint than AWS's own")
-	cmd.Flags().StringVar(&f.place.CAFile, "ca-file", "", "PEM file of the authorities that the endpoint's certificate is checked with")
+	cmd.Flags().StringVar(&f.region, "region", "", "region of the bucket (default: $AWS_REGION)")
+	cmd.Flags().StringVar(&f.service.Endpoint, "endpoint", "", "another S3 endpoint than AWS's own")
+	cmd.Flags().StringVar(&f.service.CAFile, "ca-file", "", "PEM file of the authorities that the endpoint's certificate is checked with")
 	cmd.Flags().StringVar(&f.owner, "bucket-owner", "", "account that must own the buckets")
 	cmd.Flags().StringVar(&f.view, "view", "", "s3://BUCKET/PREFIX of the view, to be checked too")
 }
@@ -44,7 +46,7 @@ func (f *s3Flags) add(cmd *cobra.Command) {
 // given names the flags that mean nothing for a folder.
 func (f *s3Flags) given() (names []string) {
 	for name, value := range map[string]string{
-		"--region": f.place.Region, "--endpoint": f.place.Endpoint, "--ca-file": f.place.CAFile,
+		"--region": f.region, "--endpoint": f.service.Endpoint, "--ca-file": f.service.CAFile,
 		"--bucket-owner": f.owner, "--view": f.view,
 	} {
 		if value != "" {
@@ -82,11 +84,11 @@ func (f *s3Flags) bucket(ctx context.Context, at string) (source, error) {
 			return source{}, fmt.Errorf("--view: %w", err)
 		}
 	}
-	place := f.place
-	if place.Region = cmp.Or(place.Region, os.Getenv("AWS_REGION")); place.Region == "" {
+	region := cmp.Or(f.region, os.Getenv("AWS_REGION"))
+	if region == "" {
 		return source{}, errors.New("the bucket's region is not known: give --region")
 	}
-	store, err := openS3(ctx, place, opts)
+	store, err := openS3(ctx, hosts.ConfigOptions{Region: region, Service: &f.service}, opts)
 	if err != nil {
 		return source{}, err
 	}

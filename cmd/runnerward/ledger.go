@@ -66,7 +66,10 @@ func kmsSigners(ctx context.Context, cfg *config.Config) (ledger.Signers, error)
 	k, signers := cfg.Ledger.KMS, ledger.Signers{Protection: evidence.ProtectionKMS}
 	// arn:PARTITION:kms:REGION:ACCOUNT:key/ID, as check-config requires.
 	region := cmp.Or(k.Region, strings.Split(k.RecordKey, ":")[3])
-	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: region, Endpoint: k.Endpoint, CAFile: cfg.Hosts.CAFile})
+	aws, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{
+		Region: region, Endpoint: cfg.Hosts.Endpoint, CAFile: cfg.Hosts.CAFile,
+		Service: &hosts.Service{Endpoint: k.Endpoint, CAFile: cfg.Hosts.CAFile},
+	})
 	if err != nil {
 		return signers, err
 	}

@@ -38,7 +38,10 @@ func openStore(ctx context.Context, cfg *config.Config) (store ledger.Store, clo
 		return dir, dir.Close, nil
 	}
 	at := cfg.Ledger.S3
-	s, err := openS3(ctx, s3Place{Region: at.Region, Endpoint: at.Endpoint, CAFile: at.CAFile}, s3store.Options{
+	s, err := openS3(ctx, hosts.ConfigOptions{
+		Region: at.Region, Endpoint: cfg.Hosts.Endpoint, CAFile: cfg.Hosts.CAFile,
+		Service: &hosts.Service{Endpoint: at.Endpoint, CAFile: at.CAFile},
+	}, s3store.Options{
 		Bucket: at.Bucket, Prefix: at.Prefix, ViewBucket: at.ViewBucket, ViewPrefix: at.ViewPrefix,
 		Owner: at.BucketOwner, SlackDays: at.SlackDays,
 	})
@@ -73,16 +76,13 @@ func unanswered(err error) bool {
 	return status < http.StatusMultipleChoices || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 }
 
-// s3Place says where S3 answers.
-type s3Place struct{ Region, Endpoint, CAFile string }
-
 // openS3 makes a store. Servers other than AWS want the bucket in the path.
-func openS3(ctx context.Context, p s3Place, o s3store.Options) (*s3store.Store, error) {
-	cfg, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: p.Region, Endpoint: p.Endpoint, CAFile: p.CAFile})
+func openS3(ctx context.Context, at hosts.ConfigOptions, o s3store.Options) (*s3store.Store, error) {
+	cfg, err := hosts.LoadConfig(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	o.PathStyle = p.Endpoint != ""
+	o.PathStyle = at.Service.Endpoint != ""
 	return s3store.New(cfg, o), nil
 }
 

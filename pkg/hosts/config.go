@@ -42,7 +42,15 @@ type ConfigOptions struct {
 	// ResponseTimeout bounds the wait for the first byte of one answer; 10 s
 	// if zero. The SDK itself waits for ever.
 	ResponseTimeout time.Duration
+	// Service is where the one service is that the configuration is for, nil for
+	// where Endpoint is. Temporary credentials do not come from there: what serves
+	// S3 at an endpoint of its own knows nothing of roles.
+	Service *Service
 }
+
+// Service is an endpoint, empty for AWS's own, and a PEM file of the authorities
+// to trust there, empty for the system's.
+type Service struct{ Endpoint, CAFile string }
 
 // LoadConfig finds credentials as every AWS tool does (environment, web
 // identity of IRSA, Pod Identity, instance role) and returns a configuration
@@ -50,12 +58,30 @@ type ConfigOptions struct {
 // they expire. No request is made until a client is used. It refuses an
 // endpoint that the SDK would refuse at every call, or pass over.
 func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
+	cfg, err := o.load(ctx)
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	if o.Service == nil {
+		return cfg, nil
+	}
+	own := o
+	own.Endpoint, own.CAFile, own.RootCAs = o.Service.Endpoint, o.Service.CAFile, nil
+	of, err := own.load(ctx)
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	of.Credentials = cfg.Credentials
+	return of, nil
+}
+
+func (o ConfigOptions) load(ctx context.Context) (aws.Config, error) {
 	if o.Region == "" {
-		return aws.Config{}, errors.New("load the AWS configuration: no region given")
+		return aws.Config{}, errors.New("no region given")
 	}
 	client, err := o.client()
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+		return aws.Config{}, err
 	}
 	load := []func(*config.LoadOptions) error{
 		config.WithRegion(o.Region), config.WithHTTPClient(client),
@@ -70,13 +96,10 @@ func LoadConfig(ctx context.Context, o ConfigOptions) (aws.Config, error) {
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
-	}
-	if err := checkEndpoints(ctx, cfg, o.Endpoint); err != nil {
-		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+		return aws.Config{}, err
 	}
 	cfg.Credentials = &patientCredentials{provider: cfg.Credentials}
-	return cfg, nil
+	return cfg, checkEndpoints(ctx, cfg, o.Endpoint)
 }
 
 func (o ConfigOptions) client() (aws.HTTPClient, error) {

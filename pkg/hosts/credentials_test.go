@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -162,6 +164,58 @@ func TestLoadConfigFindsTheRoleOfAServiceAccount(t *testing.T) {
 			t.Errorf("%s from %s, want a session of Pod Identity", arn, got.Source)
 		}
 	})
+}
+
+// TestCredentialsDoNotComeFromTheService: S3 at an endpoint of its own was asked
+// for the role too, and knows nothing of roles.
+func TestCredentialsDoNotComeFromTheService(t *testing.T) {
+	i := newIdentity(t, 0)
+	i.irsa(t)
+	i.project(t, "sts.amazonaws.com", time.Hour)
+	general := httptest.NewTLSServer(i.sim)
+	t.Cleanup(general.Close)
+	var asked []string
+	var mu sync.Mutex
+	service := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.FormValue("Action"))
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(service.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(general.Certificate())
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: service.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ENDPOINT_URL_EC2", "https://elsewhere.example") // the configuration's own word counts
+	cfg, err := hosts.LoadConfig(t.Context(), hosts.ConfigOptions{
+		Region: region, Endpoint: general.URL, RootCAs: roots, Service: &hosts.Service{Endpoint: service.URL, CAFile: caFile},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cfg.Credentials.Retrieve(t.Context()); err != nil || got.Source != "WebIdentityCredentials" {
+		t.Errorf("credentials from %s, %v, want those of the role", got.Source, err)
+	}
+	_, err = ec2.NewFromConfig(cfg).DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{})
+	if status := statusOf(err); status != http.StatusForbidden {
+		t.Errorf("DescribeInstances = %v, want the service's refusal", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Equal(asked, []string{"DescribeInstances"}) {
+		t.Errorf("the service was asked for %q, want DescribeInstances alone", asked)
+	}
+}
+
+// statusOf is the HTTP status of an answer that is an error, 0 of no answer.
+func statusOf(err error) int {
+	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		return answer.HTTPStatusCode()
+	}
+	return 0
 }
 
 func TestARefusedRoleIsAnError(t *testing.T) {

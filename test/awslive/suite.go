@@ -78,7 +78,9 @@ func open(ctx context.Context, s Settings, report *Report) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	ofS3, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{Region: s.S3.Region, Endpoint: s.S3.Endpoint, CAFile: s.CAFile})
+	ofS3, err := hosts.LoadConfig(ctx, hosts.ConfigOptions{
+		Region: s.S3.Region, Endpoint: s.Endpoint, CAFile: s.CAFile, Service: &hosts.Service{Endpoint: s.S3.Endpoint, CAFile: s.CAFile},
+	})
 	if err != nil {
 		return nil, err
 	}
