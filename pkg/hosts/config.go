@@ -14,6 +14,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/smithy-go/logging"
 )
 
 // expiryWindow is how long before they expire credentials are renewed, so that
@@ -90,6 +91,9 @@ func (o ConfigOptions) load(ctx context.Context) (aws.Config, error) {
 		// own. That waits for ever, since renewals outlive the contexts of the
 		// calls that need them, and later calls wait for the same renewal.
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
+		// What the SDK says beside its errors would be lines of its own format in
+		// the daemon's log: of connections that cannot be used again, of checksums.
+		config.WithLogger(logging.Nop{}),
 	}
 	if o.Endpoint != "" {
 		load = append(load, config.WithBaseEndpoint(o.Endpoint))
