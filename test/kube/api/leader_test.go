@@ -3,14 +3,12 @@ package api
 import (
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	authv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/runnerward/runnerward/pkg/sim/stage"
 	"github.com/runnerward/runnerward/test/leader"
@@ -32,7 +30,6 @@ func TestWhatBefallsTheLeader(t *testing.T) {
 		t.Run(befalls.what, func(t *testing.T) {
 			p, ns := planeOf(t), namespace(t, "restricted")
 			th := newTheatre(t, ns, nil)
-			th.release.elects(t)
 			befalls.play(leader.NewPair(t, th.Stage, leader.Options{
 				API: strings.TrimPrefix(p.URL, "https://"),
 				Kubeconfig: func(_, url string) []byte {
@@ -43,20 +40,6 @@ func TestWhatBefallsTheLeader(t *testing.T) {
 			th.release.changedHands(t)
 		})
 	}
-}
-
-// elects upgrades the release to one whose daemons elect a leader.
-func (r *release) elects(t *testing.T) {
-	t.Helper()
-	r.values["config"].(map[string]any)["supervisor"] = map[string]any{"leaderElection": map[string]any{"enabled": true}}
-	content, err := yaml.Marshal(r.values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(r.file, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.helm(t, "upgrade")
 }
 
 // changedHands looks at the lease and at the audit log: it was held by one after
