@@ -20,7 +20,7 @@ func newShow(ctx context.Context, opts options, out io.Writer) (*show, error) {
 	s := &show{opts: opts, tell: newNarrator(out)}
 	var err error
 	s.Stage, err = stage.New(ctx, stage.Options{
-		Dir: opts.dir, Binary: opts.binary, OnRecord: s.tell.record,
+		Dir: opts.dir, Binary: opts.binary, OnRecord: s.tell.record, OnDispatch: s.dispatched, OnApprove: s.approves,
 		World: func(o *world.Options) { o.JobLog = s.tell.job },
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -52,10 +51,13 @@ func (s *show) play(ctx context.Context) error {
 	return s.audit(ctx, first)
 }
 
-// dispatch pushes a release tag; approve reviews its deployment.
-func (s *show) dispatch(spec simgithub.RunSpec) (simgithub.Run, error) {
+// dispatched and approves tell what people do.
+func (s *show) dispatched(spec simgithub.RunSpec) {
 	s.tell.does("%s pushes tag %s: release.yml calls deploy-prod.yml@%s", spec.Actor, spec.Tag, refOf(spec.JobWorkflowRef))
-	return s.World.GitHub.Dispatch(spec)
+}
+
+func (s *show) approves(login string) {
+	s.tell.does("%s approves the deployment to %s", login, world.Environment)
 }
 
 func refOf(workflow string) string {
@@ -67,33 +69,14 @@ func refOf(workflow string) string {
 	return workflow
 }
 
-func (s *show) approve(run simgithub.Run, login string) error {
-	s.tell.does("%s approves the deployment to %s", login, world.Environment)
-	return s.World.GitHub.Approve(run.ID, login)
-}
-
-func (s *show) deploy(spec simgithub.RunSpec, approver string) (simgithub.Run, error) {
-	run, err := s.dispatch(spec)
-	if err != nil {
-		return run, err
-	}
-	return run, s.approve(run, approver)
-}
-
 func (s *show) approved(ctx context.Context) (simgithub.Run, error) {
 	s.tell.act(1, "An approved deploy runs on a host of its own, and the host is gone afterwards")
-	run, err := s.deploy(world.Deploy("v2.0.0", "bob", "bob", time.Second), "carol")
+	run, err := s.Deploy(world.Deploy("v2.0.0", "bob", "bob", time.Second), "carol")
 	if err != nil {
 		return run, err
 	}
-	r, err := s.Sealed(ctx, run.JobID, patience)
+	r, err := s.Ends(ctx, run, patience)
 	if err != nil {
-		return run, err
-	}
-	if err := s.Succeeded(run); err != nil {
-		return run, err
-	}
-	if err := s.Gone(r); err != nil {
 		return run, err
 	}
 	s.tell.held("the deploy succeeded on %s, which EC2 shows terminated", r.Instance)
@@ -102,116 +85,26 @@ func (s *show) approved(ctx context.Context) (simgithub.Run, error) {
 
 func (s *show) selfApproved(ctx context.Context) error {
 	s.tell.act(2, "A deploy that its author approved is denied before a runner exists")
-	before, err := s.Ask(ctx)
+	s.tell.line("  (GitHub allows this: bob starts the run, and only the starter may not approve)")
+	_, denied, err := s.SelfApproved(ctx, "v2.0.1", patience)
 	if err != nil {
 		return err
-	}
-	run, err := s.deploy(world.Deploy("v2.0.1", "bob", "alice", time.Second), "alice")
-	if err != nil {
-		return err
-	}
-	s.tell.line("  (GitHub allows this: bob started the run, and only the starter may not approve)")
-	var denied supervisor.JobView
-	err = s.Until(ctx, "the job is denied and its run cancelled", patience, func() (bool, error) {
-		v, err := s.Ask(ctx)
-		if err != nil {
-			return false, err
-		}
-		i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(run.JobID) })
-		if i >= 0 {
-			denied = v.Jobs[i]
-		}
-		return i >= 0 && denied.Phase == runner.KindConcluded, nil
-	})
-	if err != nil {
-		return err
-	}
-	after, err := s.Ask(ctx)
-	if err != nil {
-		return err
-	}
-	job, _ := s.World.GitHub.Job(run.JobID)
-	switch {
-	case !slices.Contains(denied.Reasons, "approver-is-author"):
-		return fmt.Errorf("denied because %v, want approver-is-author", denied.Reasons)
-	case len(after.Runners) != len(before.Runners):
-		return errors.New("a runner was made for a denied job")
-	case job.StepsRan || job.Conclusion != "cancelled":
-		return fmt.Errorf("GitHub says %s (steps ran: %t), want cancelled and none", job.Conclusion, job.StepsRan)
 	}
 	s.tell.held("denied (%v), cancelled, and no host was touched", denied.Reasons)
 	return nil
 }
 
-// branchPinned hands a runner that was made for an approved job to another
-// one, as GitHub may.
 func (s *show) branchPinned(ctx context.Context) error {
 	s.tell.act(3, "A job of a branch-pinned workflow reaches a host, and is refused there")
-	spec := world.Deploy("v2.0.2", "bob", "bob", time.Second)
-	good, err := s.dispatch(spec)
+	s.tell.line("  (somebody let the branch into the runner group, and GitHub gives it the runner of an approved job)")
+	in, err := s.BranchPinned(ctx, "v2.0.2", "v2.0.3", patience)
 	if err != nil {
 		return err
 	}
-	s.Director.HoldBack(good.JobID, true)
-	if err := s.approve(good, "dave"); err != nil {
-		return err
-	}
-	idle, err := s.idle(ctx, good)
-	if err != nil {
-		return err
-	}
-	spec.Tag, spec.JobWorkflowRef = "v2.0.3", world.BranchWorkflow
-	bad, err := s.dispatch(spec)
-	if err != nil {
-		return err
-	}
-	s.tell.line("  (somebody let the branch into the runner group, and GitHub is about to give the idle runner to it)")
-	s.Director.Pair(bad.JobID, string(idle[0].Name))
-	if err := s.approve(bad, "carol"); err != nil {
-		return err
-	}
-	if err := s.refused(ctx, bad); err != nil {
-		return err
-	}
-	s.Director.HoldBack(good.JobID, false)
+	s.tell.held("refused (%v); its pod was killed before any step, its host is gone", in.Job.Reasons)
 	s.tell.line("  (the approved job is still waiting; it gets another host)")
-	r, err := s.Sealed(ctx, good.JobID, patience)
-	if err != nil {
-		return err
-	}
-	if r.Instance == idle[0].Instance {
-		return fmt.Errorf("the approved job ran on %s, which had received the refused one", r.Instance)
-	}
-	return s.Succeeded(good)
-}
-
-func (s *show) refused(ctx context.Context, bad simgithub.Run) error {
-	var refused supervisor.JobView
-	err := s.Until(ctx, "the job is refused at the host", patience, func() (bool, error) {
-		v, err := s.Ask(ctx)
-		if err != nil {
-			return false, err
-		}
-		over := slices.ContainsFunc(v.Runners, func(r supervisor.RunnerView) bool {
-			return r.Outcome == string(runner.OutcomeRefused) && r.Phase == runner.KindSealed
-		})
-		if i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(bad.JobID) }); i >= 0 {
-			refused = v.Jobs[i]
-		}
-		return over, nil
-	})
-	if err != nil {
-		return err
-	}
-	job, _ := s.World.GitHub.Job(bad.JobID)
-	switch {
-	case job.StepsRan || job.HookSucceeded:
-		return errors.New("a step of the refused job ran")
-	case !slices.Contains(refused.Reasons, "workflow-not-tag-pinned"):
-		return fmt.Errorf("refused because %v, want workflow-not-tag-pinned", refused.Reasons)
-	}
-	s.tell.held("refused (%v); its pod was killed before any step, its host is gone", refused.Reasons)
-	return nil
+	_, err = s.Recovers(ctx, in, patience)
+	return err
 }
 
 // idle waits until every one of these jobs has caused a runner that is idle.
@@ -240,12 +133,12 @@ func (s *show) crossed(ctx context.Context) error {
 	s.tell.act(4, "GitHub gives two jobs each other's runners, and the record names the right hosts")
 	var runs []simgithub.Run
 	for i, approver := range []string{"carol", "dave"} {
-		run, err := s.dispatch(world.Deploy(fmt.Sprintf("v2.1.%d", i), "bob", "bob", time.Second))
+		run, err := s.Dispatch(world.Deploy(fmt.Sprintf("v2.1.%d", i), "bob", "bob", time.Second))
 		if err != nil {
 			return err
 		}
 		s.Director.HoldBack(run.JobID, true)
-		if err := s.approve(run, approver); err != nil {
+		if err := s.Approve(run, approver); err != nil {
 			return err
 		}
 		runs = append(runs, run)
@@ -257,16 +150,13 @@ func (s *show) crossed(ctx context.Context) error {
 	s.Director.Pair(runs[0].JobID, string(idle[1].Name))
 	s.Director.Pair(runs[1].JobID, string(idle[0].Name))
 	for i, run := range runs {
-		r, err := s.Sealed(ctx, run.JobID, patience)
+		r, err := s.Ends(ctx, run, patience)
 		if err != nil {
 			return err
 		}
 		job, _ := s.World.GitHub.Job(run.JobID)
 		if string(r.Name) != job.RunnerName || r.Cause == r.Job || r.Instance != idle[1-i].Instance {
 			return fmt.Errorf("job %s: the record says %s on %s, GitHub says %s", run.JobID, r.Name, r.Instance, job.RunnerName)
-		}
-		if err := errors.Join(s.Gone(r), s.Succeeded(run)); err != nil {
-			return err
 		}
 	}
 	s.tell.held("both succeeded; each record names the host that GitHub's own record names, not the one made for it")
@@ -275,7 +165,7 @@ func (s *show) crossed(ctx context.Context) error {
 
 func (s *show) killed(ctx context.Context) error {
 	s.tell.act(5, "The daemon is killed with SIGKILL in the middle of a job")
-	run, err := s.deploy(world.Deploy("v2.2.0", "bob", "bob", 5*time.Second), "carol")
+	run, err := s.Deploy(world.Deploy("v2.2.0", "bob", "bob", 5*time.Second), "carol")
 	if err != nil {
 		return err
 	}
@@ -300,11 +190,7 @@ func (s *show) killed(ctx context.Context) error {
 	if err := s.startDaemon(ctx); err != nil {
 		return err
 	}
-	r, err := s.Sealed(ctx, run.JobID, patience)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(s.Succeeded(run), s.Gone(r)); err != nil {
+	if _, err := s.Ends(ctx, run, patience); err != nil {
 		return err
 	}
 	s.tell.held("the job succeeded and is sealed; nothing was lost and nothing done twice")

@@ -202,11 +202,9 @@ func (p *Pair) running(tag string, lasts time.Duration) simgithub.Run {
 // sealed waits until the job is sealed, and asks GitHub and EC2 how it ended.
 func (p *Pair) sealed(run simgithub.Run) {
 	p.t.Helper()
-	r, err := p.Sealed(p.t.Context(), run.JobID, patience)
-	if err != nil {
+	if _, err := p.Ends(p.t.Context(), run, patience); err != nil {
 		p.t.Fatal(errors.Join(err, p.tails()))
 	}
-	p.check(errors.Join(p.Succeeded(run), p.Gone(r)))
 }
 
 // ends waits until a daemon has ended by itself, which is no orderly end, and

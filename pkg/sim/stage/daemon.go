@@ -61,10 +61,7 @@ func (d *Daemon) Start() error {
 		return err
 	}
 	d.cmd, d.ended = exec.Command(d.stage.opts.Binary, "serve", "--config", d.Config), make(chan struct{})
-	d.cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + d.stage.opts.Dir, "TMPDIR=" + os.TempDir(),
-		"AWS_ACCESS_KEY_ID=" + world.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + world.SecretKey, "AWS_EC2_METADATA_DISABLED=true",
-	}
+	d.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.stage.opts.Dir, "TMPDIR=" + os.TempDir()}, credentials[:]...)
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		return errors.Join(err, logFile.Close())
@@ -80,6 +77,11 @@ func (d *Daemon) Start() error {
 	}()
 	d.stage.Ask = d.View
 	return nil
+}
+
+// credentials are those of the simulated account, for daemons and auditors.
+var credentials = [...]string{
+	"AWS_ACCESS_KEY_ID=" + world.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + world.SecretKey, "AWS_EC2_METADATA_DISABLED=true",
 }
 
 // follow tells of every record that the daemon says it has written.

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"time"
 
+	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
 	"github.com/runnerward/runnerward/pkg/sim/pki"
 	"github.com/runnerward/runnerward/pkg/sim/port"
 	"github.com/runnerward/runnerward/pkg/sim/world"
@@ -53,6 +54,9 @@ type Options struct {
 	World func(*world.Options)
 	// OnRecord is told of every record that a daemon says it has written.
 	OnRecord func(index uint64, kind, chain string)
+	// OnDispatch and OnApprove are told what people are about to do; they may be nil.
+	OnDispatch func(simgithub.RunSpec)
+	OnApprove  func(login string)
 }
 
 // Stage is a world with room for daemons.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -55,13 +56,29 @@ func (d *Director) Pair(job, name string) {
 	d.pairs[job] = name
 }
 
+// Dispatch pushes a release tag, which starts a run.
+func (s *Stage) Dispatch(spec simgithub.RunSpec) (simgithub.Run, error) {
+	if s.opts.OnDispatch != nil {
+		s.opts.OnDispatch(spec)
+	}
+	return s.World.GitHub.Dispatch(spec)
+}
+
+// Approve has this person approve the run's deployment.
+func (s *Stage) Approve(run simgithub.Run, login string) error {
+	if s.opts.OnApprove != nil {
+		s.opts.OnApprove(login)
+	}
+	return s.World.GitHub.Approve(run.ID, login)
+}
+
 // Deploy starts a run and has its deployment approved.
 func (s *Stage) Deploy(spec simgithub.RunSpec, approver string) (simgithub.Run, error) {
-	run, err := s.World.GitHub.Dispatch(spec)
+	run, err := s.Dispatch(spec)
 	if err != nil {
 		return run, err
 	}
-	return run, s.World.GitHub.Approve(run.ID, approver)
+	return run, s.Approve(run, approver)
 }
 
 // Runner waits until the view shows a runner of which ok is true.
@@ -108,6 +125,7 @@ func (s *Stage) Succeeded(run simgithub.Run) error {
 // streams when its exit code is not 0.
 func (s *Stage) CLI(ctx context.Context, args ...string) (out []byte, code int, err error) {
 	cmd := exec.CommandContext(ctx, s.opts.Binary, args...)
+	cmd.Env = append(os.Environ(), credentials[:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err = cmd.Output()

@@ -154,8 +154,8 @@ func (th *theatre) claims(t *testing.T) {
 	th.recorded(t, name, runner.RebuffReplay)
 	th.secondPod(t, g)
 	th.Director.HoldBack(run.JobID, false)
-	if r := th.sealed(t, run); string(r.Name) == name {
-		t.Errorf("the job ran on %s, whose pod had been replaced", name)
+	if r, err := th.Ends(t.Context(), run, patience); err != nil || string(r.Name) == name {
+		t.Errorf("the job ran on %s, %v, want another host than that of the replaced pod", r.Name, err)
 	}
 }
 

@@ -61,15 +61,6 @@ func (th *theatre) deploy(t *testing.T, spec simgithub.RunSpec, approver string)
 	return run
 }
 
-func (th *theatre) sealed(t *testing.T, run simgithub.Run) supervisor.RunnerView {
-	t.Helper()
-	r, err := th.Sealed(t.Context(), run.JobID, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // gone checks with the API server that nothing of a runner is left.
 func (th *theatre) gone(t *testing.T, r supervisor.RunnerView) {
 	t.Helper()
@@ -88,25 +79,17 @@ func (th *theatre) gone(t *testing.T, r supervisor.RunnerView) {
 
 func (th *theatre) approved(t *testing.T) {
 	run := th.deploy(t, world.Deploy("v3.0.0", "bob", "bob", time.Second), "carol")
-	r := th.sealed(t, run)
-	if err := th.Succeeded(run); err != nil {
-		t.Error(err)
+	r, err := th.Ends(t.Context(), run, patience)
+	if err != nil {
+		t.Fatal(err)
 	}
 	th.gone(t, r)
 }
 
 func (th *theatre) selfApproved(t *testing.T) {
-	run := th.deploy(t, world.Deploy("v3.0.1", "bob", "alice", time.Second), "alice")
-	var denied supervisor.JobView
-	until(t, "the job is denied and its run cancelled", patience, func() (bool, error) {
-		v, err := th.Ask(t.Context())
-		if i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(run.JobID) }); i >= 0 {
-			denied = v.Jobs[i]
-		}
-		return denied.Phase == runner.KindConcluded, err
-	})
-	if !slices.Contains(denied.Reasons, "approver-is-author") {
-		t.Errorf("denied because %v, want approver-is-author", denied.Reasons)
+	run, _, err := th.SelfApproved(t.Context(), "v3.0.1", patience)
+	if err != nil {
+		t.Fatal(err)
 	}
 	pods, err := admin(t).CoreV1().Pods(th.release.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=runner"})
 	if err != nil {
@@ -119,49 +102,14 @@ func (th *theatre) selfApproved(t *testing.T) {
 	}
 }
 
-// refused hands a runner that was made for an approved job to a job of a
-// branch-pinned workflow, as GitHub may.
 func (th *theatre) refused(t *testing.T) {
-	good, err := th.World.GitHub.Dispatch(world.Deploy("v3.0.2", "bob", "bob", time.Second))
+	in, err := th.BranchPinned(t.Context(), "v3.0.2", "v3.0.3", patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	th.Director.HoldBack(good.JobID, true)
-	if err := th.World.GitHub.Approve(good.ID, "carol"); err != nil {
-		t.Fatal(err)
-	}
-	idle, err := th.Runner(t.Context(), "a runner is idle", patience, func(r supervisor.RunnerView) bool {
-		return r.Cause == runner.JobID(good.JobID) && r.Phase == runner.KindReleased
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec := world.Deploy("v3.0.3", "bob", "bob", time.Second)
-	spec.JobWorkflowRef = world.BranchWorkflow
-	bad, err := th.World.GitHub.Dispatch(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	th.Director.Pair(bad.JobID, string(idle.Name))
-	if err := th.World.GitHub.Approve(bad.ID, "carol"); err != nil {
-		t.Fatal(err)
-	}
-	over, err := th.Runner(t.Context(), "the refused runner is sealed", patience, func(r supervisor.RunnerView) bool {
-		return r.Name == idle.Name && r.Phase == runner.KindSealed
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if over.Outcome != string(runner.OutcomeRefused) {
-		t.Errorf("the runner ended %s, want %s", over.Outcome, runner.OutcomeRefused)
-	}
-	if job, _ := th.World.GitHub.Job(bad.JobID); job.StepsRan || job.HookSucceeded {
-		t.Error("a step of the refused job ran")
-	}
-	th.gone(t, over)
-	th.Director.HoldBack(good.JobID, false)
-	if r := th.sealed(t, good); r.Node == over.Node {
-		t.Errorf("the approved job ran on %s, which the refused one had reached", r.Node)
+	th.gone(t, in.Runner)
+	if _, err := th.Recovers(t.Context(), in, patience); err != nil {
+		t.Error(err)
 	}
 }
 
