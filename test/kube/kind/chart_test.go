@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +29,12 @@ const (
 	// The versions of the daemon, whose binaries are bin/VERSION/runnerward.
 	oldVersion, newVersion = "v0.0.1-test", "v0.0.2-test"
 
-	// evidence is where the volume of the ledger is, in the control plane's container.
-	evidence = "/var/local/runnerward"
+	// volumes is where those of claims are, in the control plane's container.
+	volumes = "/var/local"
+
+	// secrets is where the chart mounts them, authority what it mounts of ours.
+	secrets   = "/run/secrets/runnerward/"
+	authority = secrets + "github/ca.crt"
 )
 
 // buildImages makes the images by the repository's Dockerfile, on an empty base:
@@ -115,25 +120,45 @@ metadata: {name: pod-identity-webhook}
 spec: {policyName: pod-identity-webhook}
 `
 
-// volume is a disk of the control plane's, as there is no cloud's. The kubelet
-// gives a local volume to the pod's group, as it does EBS's, and not a host path.
-const volume = `apiVersion: storage.k8s.io/v1
+// storageClass is of disks of the control plane's, as there are no cloud's. The
+// kubelet gives a local volume to the pod's group, as it does EBS's, and not a
+// host path.
+const storageClass = `apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: evidence}
 provisioner: kubernetes.io/no-provisioner
 volumeBindingMode: WaitForFirstConsumer
----
-apiVersion: v1
+`
+
+// volume is one of these disks, for one claim.
+const volume = `apiVersion: v1
 kind: PersistentVolume
-metadata: {name: evidence}
+metadata: {name: %[2]s}
 spec:
   storageClassName: evidence
   accessModes: [ReadWriteOnce]
   capacity: {storage: 1Gi}
   persistentVolumeReclaimPolicy: Retain
-  local: {path: %s}
-  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%s]}]}]}}
+  claimRef: {namespace: %[1]s, name: %[2]s}
+  local: {path: %[3]s}
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%[4]s]}]}]}}
 `
+
+// claims are those of one daemon, and of each of two. Uninstalling leaves them.
+var claims = []string{"ledger-" + release + "-0", "ledger-" + release + "-1", release + "-ledger"}
+
+func (s *story) makeVolume(ctx context.Context, claim string) error {
+	dir := volumes + "/" + claim
+	if _, err := s.in(ctx, controller, "mkdir", "-p", dir); err != nil {
+		return err
+	}
+	return s.apply(ctx, fmt.Sprintf(volume, world.Namespace, claim, dir, controller))
+}
+
+func (s *story) apply(ctx context.Context, objects string) error {
+	_, err := s.feed(ctx, strings.NewReader(objects), "kubectl", "apply", "-f", "-")
+	return err
+}
 
 // prepare is what an owner does before the chart is installed: docs/install.md,
 // 2 and A. IRSA is the cluster's issuer and a role that trusts it.
@@ -146,11 +171,13 @@ func (s *story) prepare(ctx context.Context) (role string, err error) {
 	role = s.World.AWS.AddRole(simaws.Role{
 		Name: release, Issuer: issuer.URL, Subject: "system:serviceaccount:" + world.Namespace + ":" + release,
 	})
-	if _, err := s.in(ctx, controller, "mkdir", "-p", evidence); err != nil {
-		return "", err
+	for _, objects := range []string{fmt.Sprintf(identityWebhook, release, role), storageClass} {
+		if err := s.apply(ctx, objects); err != nil {
+			return "", err
+		}
 	}
-	for _, objects := range []string{fmt.Sprintf(identityWebhook, release, role), fmt.Sprintf(volume, evidence, controller)} {
-		if _, err := s.feed(ctx, strings.NewReader(objects), "kubectl", "apply", "-f", "-"); err != nil {
+	for _, claim := range claims {
+		if err := s.makeVolume(ctx, claim); err != nil {
 			return "", err
 		}
 	}
@@ -196,62 +223,71 @@ func (c *cluster) runnerImage() (string, error) {
 	return strings.TrimSpace(string(name)), err
 }
 
-// values are those of an owner: the configuration of the stage with the chart's
-// own paths, and what this cluster lacks or has otherwise.
-func (s *story) values(agent, role string) error {
+// owned is what an owner finds out once: the names of images by digest, and the
+// role of the daemon's account.
+type owned struct{ runner, agent, role string }
+
+// writeValues writes those of an owner: the configuration of the stage with the
+// chart's own paths, and what this cluster lacks or has otherwise; then what this
+// release changes of them, of its configuration by key.
+func (s *story) writeValues(name string, values, changes map[string]any) error {
 	config, err := s.Config(":8443", ":9443")
 	if err != nil {
 		return err
 	}
-	runner, err := s.runnerImage()
-	if err != nil {
-		return err
-	}
-	const secrets = "/run/secrets/runnerward/"
-	for key, value := range map[string]any{
-		"github.app.privateKeyFile": secrets + "github/private-key.pem", "github.caFile": secrets + "github/ca.crt",
-		"hosts.caFile": secrets + "github/ca.crt", "cluster.kubeconfigFile": "",
+	own := map[string]any{
+		"github.app.privateKeyFile": secrets + "github/private-key.pem", "github.caFile": authority,
+		"hosts.caFile": authority, "cluster.kubeconfigFile": "",
 		"cluster.admissionURL": "https://" + admissionHost + ":8443",
-		"cluster.runnerImage":  runner, "cluster.agentImage": agent,
+		"cluster.runnerImage":  s.owned.runner, "cluster.agentImage": s.owned.agent,
 		"cluster.cpu": "250m", "cluster.memory": "128Mi", // of machines with two processors
 		"admission.certFile": secrets + "admission/tls.crt", "admission.keyFile": secrets + "admission/tls.key",
 		"status.certFile": secrets + "status/tls.crt", "status.keyFile": secrets + "status/tls.key", "status.clientCAFile": secrets + "status/ca.crt",
 		"ledger.dir": "/var/lib/runnerward/ledger", "ledger.keysDir": "/var/lib/runnerward/keys", "ledger.rootFile": "/var/lib/runnerward/root.json",
-	} {
+	}
+	maps.Copy(own, changes)
+	for key, value := range own {
 		config.Set(key, value)
 	}
-	text, err := yaml.Marshal(map[string]any{
+	all := map[string]any{
 		"image":          map[string]any{"repository": daemonImage, "tag": oldVersion},
 		"config":         config,
-		"serviceAccount": map[string]any{"annotations": map[string]string{"eks.amazonaws.com/role-arn": role}},
+		"serviceAccount": map[string]any{"annotations": map[string]string{"eks.amazonaws.com/role-arn": s.owned.role}},
 		"persistence":    map[string]any{"storageClass": "evidence", "size": "1Gi"},
 		// Nothing but the control plane runs beside the pool's hosts here.
 		"tolerations": []map[string]string{{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}},
-	})
+	}
+	maps.Copy(all, values)
+	text, err := yaml.Marshal(all)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(s.file("values.yaml"), text, 0o600)
+	s.values = s.file(name)
+	return os.WriteFile(s.values, text, 0o600)
 }
 
 // helm runs a command on the release. The chart is the repository's.
 func (s *story) helm(ctx context.Context, command string, args ...string) error {
 	all := []string{"helm", command, release}
 	if command != "uninstall" {
-		all = append(all, filepath.Join(s.root, "helm", "runnerward"), "--values", s.file("values.yaml"),
+		all = append(all, filepath.Join(s.root, "helm", "runnerward"), "--values", s.values,
 			"--set-file", "admissionCA="+s.File("tls/ca.pem"))
 	}
 	_, err := s.run(ctx, append(append(all, "--namespace", world.Namespace, "--wait", "--timeout", "90s"), args...)...)
 	return err
 }
 
-// view asks the status endpoint through the API server, which needs no pod that
-// stays.
+// view asks the status endpoint.
 func (s *story) view(ctx context.Context) (supervisor.View, error) {
+	return s.viewAt(ctx, "services", "https:"+release+"-status:status")
+}
+
+// viewAt asks through the API server, which needs no pod that stays.
+func (s *story) viewAt(ctx context.Context, resource, name string) (supervisor.View, error) {
 	var v supervisor.View
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	text, err := s.client.CoreV1().RESTClient().Get().Namespace(world.Namespace).Resource("services").Name("https:"+release+"-status:status").
+	text, err := s.client.CoreV1().RESTClient().Get().Namespace(world.Namespace).Resource(resource).Name(name).
 		SubResource("proxy").Suffix("statusz").SetHeader("Accept", "application/json").DoRaw(ctx)
 	if err != nil {
 		return v, fmt.Errorf("ask the status endpoint: %w", err)

@@ -210,8 +210,8 @@ func (c *cluster) dump(ctx context.Context) string {
 		{"kubectl", "get", "nodes", "-o", "wide"},
 		{"kubectl", "get", "pods", "-A", "-o", "wide"},
 		{"kubectl", "-n", world.Namespace, "get", "events", "--sort-by=.lastTimestamp"},
-		{"kubectl", "-n", world.Namespace, "logs", "deploy/" + release, "--tail=80", "--pod-running-timeout=1s"},
-		{"kubectl", "-n", world.Namespace, "logs", "deploy/" + release, "--previous", "--tail=40", "--pod-running-timeout=1s"},
+		{"kubectl", "-n", world.Namespace, "logs", "-l", "app.kubernetes.io/component=supervisor", "--tail=80", "--prefix", "--pod-running-timeout=1s"},
+		{"kubectl", "-n", world.Namespace, "logs", "-l", "app.kubernetes.io/component=supervisor", "--previous", "--tail=40", "--prefix", "--pod-running-timeout=1s"},
 		{"kubectl", "-n", world.Namespace, "logs", "-l", "app.kubernetes.io/component=runner", "--tail=40", "--prefix"},
 	} {
 		bounded, cancel := context.WithTimeout(ctx, 15*time.Second)

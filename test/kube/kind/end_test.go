@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,7 +13,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
 
-	claims "github.com/runnerward/runnerward/pkg/cluster"
+	marks "github.com/runnerward/runnerward/pkg/cluster"
 	"github.com/runnerward/runnerward/pkg/runner"
 	"github.com/runnerward/runnerward/pkg/sim/world"
 	"github.com/runnerward/runnerward/pkg/supervisor"
@@ -74,24 +73,37 @@ func passing(resource, namespace string) bool {
 
 // uninstall does what docs/install.md says about it, and looks for what is left.
 func (s *story) uninstall(ctx context.Context) error {
-	if err := s.asOnCall(ctx, "freeze", "uninstall", "--cert", s.File("tls/oncall.pem"), "--key", s.File("tls/oncall.key")); err != nil {
-		return err
-	}
-	if err := until(ctx, "no runner is open", patience, func(ctx context.Context) (bool, error) {
-		v, err := s.view(ctx)
-		open := slices.ContainsFunc(v.Runners, func(r supervisor.RunnerView) bool { return r.Phase != runner.KindSealed })
-		return err == nil && !open, err
-	}); err != nil {
+	if err := s.quiet(ctx, onCall); err != nil {
 		return err
 	}
 	if err := s.copyLedger(ctx); err != nil {
 		return err
 	}
+	return s.remove(ctx, release+"-ledger")
+}
+
+// quiet freezes and waits until no runner is open.
+func (s *story) quiet(ctx context.Context, daemon string) error {
+	if err := s.asOnCall(ctx, daemon, "freeze", "uninstall", "--cert", s.File("tls/oncall.pem"), "--key", s.File("tls/oncall.key")); err != nil {
+		return err
+	}
+	return until(ctx, "no runner is open", patience, func(ctx context.Context) (bool, error) {
+		v, err := s.Ask(ctx)
+		open := slices.ContainsFunc(v.Runners, func(r supervisor.RunnerView) bool { return r.Phase != runner.KindSealed })
+		return err == nil && !open, err
+	})
+}
+
+// remove uninstalls the release. Of all that was made, these claims are left.
+func (s *story) remove(ctx context.Context, claims ...string) error {
 	if err := s.helm(ctx, "uninstall"); err != nil {
 		return err
 	}
-	want := []string{"persistentvolumeclaims " + world.Namespace + "/" + release + "-ledger"}
-	if err := until(ctx, "nothing but the claim of the ledger is left", patience, func(ctx context.Context) (bool, error) {
+	var want []string
+	for _, claim := range claims {
+		want = append(want, "persistentvolumeclaims "+world.Namespace+"/"+claim)
+	}
+	if err := until(ctx, "nothing but claims of volumes is left", patience, func(ctx context.Context) (bool, error) {
 		after, err := s.takeInventory(ctx)
 		if err != nil {
 			return false, err
@@ -106,8 +118,8 @@ func (s *story) uninstall(ctx context.Context) error {
 		return err
 	}
 	for _, n := range nodes.Items {
-		if n.Annotations[claims.ClaimedBy] != "" || n.Spec.Unschedulable {
-			err = errors.Join(err, fmt.Errorf("node %s is still claimed for %q, or cordoned", n.Name, n.Annotations[claims.ClaimedBy]))
+		if n.Annotations[marks.ClaimedBy] != "" || n.Spec.Unschedulable {
+			err = errors.Join(err, fmt.Errorf("node %s is still claimed for %q, or cordoned", n.Name, n.Annotations[marks.ClaimedBy]))
 		}
 	}
 	return err
@@ -138,12 +150,8 @@ func (s *story) copyLedger(ctx context.Context) error {
 	if _, err := s.in(ctx, controller, importRunner...); err != nil {
 		return err
 	}
-	image, err := s.runnerImage()
-	if err != nil {
-		return err
-	}
 	ns := "--namespace=" + world.Namespace
-	if _, err := s.feed(ctx, strings.NewReader(fmt.Sprintf(copier, world.Namespace, controller, image)), "kubectl", "apply", "-f", "-"); err != nil {
+	if err := s.apply(ctx, fmt.Sprintf(copier, world.Namespace, controller, s.owned.runner)); err != nil {
 		return err
 	}
 	if _, err := s.run(ctx, "kubectl", ns, "wait", "--for=condition=Ready", "pod/ledger-copy", "--timeout=60s"); err != nil {
@@ -154,21 +162,25 @@ func (s *story) copyLedger(ctx context.Context) error {
 		"copy", ns, s.file("evidence")); err != nil {
 		return err
 	}
-	_, err = s.run(ctx, "kubectl", ns, "delete", "pod", "ledger-copy", "--grace-period=1")
+	_, err := s.run(ctx, "kubectl", ns, "delete", "pod", "ledger-copy", "--grace-period=1")
 	return err
 }
 
 // audit leaves the cluster and uses the copy alone.
 func (s *story) audit(ctx context.Context) error {
-	ledger, root := s.file("evidence/ledger"), s.file("evidence/root.json")
-	out, code, err := s.CLI(ctx, "verify", "--ledger", ledger, "--root", root)
+	return s.auditAt(ctx, s.runs, "--ledger", s.file("evidence/ledger"), "--root", s.file("evidence/root.json"))
+}
+
+// auditAt verifies this ledger and asks it about runs.
+func (s *story) auditAt(ctx context.Context, runs []told, ledger ...string) error {
+	out, code, err := s.CLI(ctx, append([]string{"verify"}, ledger...)...)
 	if err != nil || code != 0 {
 		return errors.Join(err, fmt.Errorf("verify exits %d:\n%s", code, out))
 	}
 	fmt.Printf("%s", out)
-	for _, t := range s.runs {
+	for _, t := range runs {
 		url := fmt.Sprintf("%s/%s/%s/actions/runs/%d", s.GitHubURL, world.Org, world.Repository, t.run.ID)
-		out, code, err := s.CLI(ctx, "explain", "--ledger", ledger, "--root", root, url)
+		out, code, err := s.CLI(ctx, append(append([]string{"explain"}, ledger...), url)...)
 		if err != nil || code != 0 {
 			return errors.Join(err, fmt.Errorf("explain %s exits %d:\n%s", url, code, out))
 		}

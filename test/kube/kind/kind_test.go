@@ -28,8 +28,11 @@ type story struct {
 	*stage.Stage
 	*fleet
 	before inventory // of the cluster, when the chart was not installed
+	owned  owned
+	values string // the file of the release's
 	runs   []told
 	lost   simgithub.Run // whose host is gone
+	pair   pair
 }
 
 func TestStory(t *testing.T) {
@@ -62,6 +65,10 @@ func TestStory(t *testing.T) {
 		{"the lost host is recorded and its runner sealed", s.lostHost},
 		{"helm uninstalls and leaves nothing but the evidence", s.uninstall},
 		{"the auditor verifies a copy of the volume", s.audit},
+		{"helm installs two daemons with the ledger in S3 and keys in KMS: one leads", s.installPair},
+		{"both are upgraded, and then the leader's pod is lost, in the middle of a job", s.takenOver},
+		{"helm uninstalls both and leaves nothing but their volumes", s.uninstallPair},
+		{"the auditor verifies the bucket", s.auditPair},
 	} {
 		from := time.Now()
 		err := act.play(ctx)
@@ -123,6 +130,9 @@ func (s *story) close(ctx context.Context) error {
 		if err := s.Close(); err != nil {
 			return fmt.Errorf("close the stage: %w", err)
 		}
+	}
+	if err := s.pair.close(); err != nil {
+		return fmt.Errorf("close the simulated S3: %w", err)
 	}
 	s.work.Wait()
 	return s.cluster.end(ctx)

@@ -32,15 +32,17 @@ func (s *story) tell(run simgithub.Run, says ...string) { s.runs = append(s.runs
 
 // install does what docs/install.md says, and asks as on-call does.
 func (s *story) install(ctx context.Context) error {
-	role, err := s.prepare(ctx)
-	if err != nil {
+	var err error
+	if s.owned.role, err = s.prepare(ctx); err != nil {
 		return err
 	}
-	agent, err := s.loadImages(ctx)
-	if err != nil {
+	if s.owned.agent, err = s.loadImages(ctx); err != nil {
 		return err
 	}
-	if err := s.values(agent, role); err != nil {
+	if s.owned.runner, err = s.runnerImage(); err != nil {
+		return err
+	}
+	if err := s.writeValues("values.yaml", nil, nil); err != nil {
 		return err
 	}
 	if s.before, err = s.takeInventory(ctx); err != nil {
@@ -55,7 +57,7 @@ func (s *story) install(ctx context.Context) error {
 // canDeploy waits until a daemon of this version can, and knows a vetted host.
 func (s *story) canDeploy(ctx context.Context, version string) error {
 	return until(ctx, "the daemon "+version+" can deploy to a vetted host", patience, func(ctx context.Context) (bool, error) {
-		v, err := s.view(ctx)
+		v, err := s.Ask(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -67,14 +69,17 @@ func (s *story) canDeploy(ctx context.Context, version string) error {
 	})
 }
 
+// onCall is what operators are forwarded to.
+const onCall = "service/" + release + "-status"
+
 // asOnCall runs a command of operators at the end of a port-forward, until it
 // succeeds.
-func (s *story) asOnCall(ctx context.Context, command ...string) error {
+func (s *story) asOnCall(ctx context.Context, to string, command ...string) error {
 	kubectl, err := s.find("kubectl")
 	if err != nil {
 		return err
 	}
-	forward := exec.CommandContext(ctx, kubectl, "-n", world.Namespace, "port-forward", "service/"+release+"-status", "9443:9443")
+	forward := exec.CommandContext(ctx, kubectl, "-n", world.Namespace, "port-forward", to, "9443:9443")
 	forward.Env = s.env
 	if err := forward.Start(); err != nil {
 		return err
@@ -91,7 +96,7 @@ func (s *story) asOnCall(ctx context.Context, command ...string) error {
 }
 
 func (s *story) approved(ctx context.Context) error {
-	if err := s.asOnCall(ctx, "status"); err != nil {
+	if err := s.asOnCall(ctx, onCall, "status"); err != nil {
 		return err
 	}
 	run, err := s.Deploy(world.Deploy("v2.0.0", "bob", "bob", time.Second), "carol")
@@ -102,101 +107,27 @@ func (s *story) approved(ctx context.Context) error {
 	return s.ends(ctx, run)
 }
 
-// ends waits until the run's job is sealed, and asks GitHub and EC2 themselves.
+// ends waits until the run's job is sealed, and says what befell hosts if it is not.
 func (s *story) ends(ctx context.Context, run simgithub.Run) error {
-	r, err := s.Sealed(ctx, run.JobID, patience)
-	if err != nil {
-		return errors.Join(err, s.trouble())
-	}
-	return errors.Join(s.Succeeded(run), s.Gone(r), s.trouble())
+	_, err := s.Ends(ctx, run, patience)
+	return errors.Join(err, s.trouble())
 }
 
 func (s *story) selfApproved(ctx context.Context) error {
-	before, err := s.view(ctx)
-	if err != nil {
-		return err
-	}
-	run, err := s.Deploy(world.Deploy("v2.0.1", "bob", "alice", time.Second), "alice")
-	if err != nil {
-		return err
-	}
+	run, _, err := s.SelfApproved(ctx, "v2.0.1", patience)
 	s.tell(run, "approver-is-author")
-	job, err := s.job(ctx, "the job is denied and its run cancelled", run, func(j supervisor.JobView) bool { return j.Phase == runner.KindConcluded })
-	if err != nil {
-		return err
-	}
-	after, err := s.view(ctx)
-	if err != nil {
-		return err
-	}
-	on, _ := s.World.GitHub.Job(run.JobID)
-	switch {
-	case !slices.Contains(job.Reasons, "approver-is-author"):
-		return fmt.Errorf("denied because %v, want approver-is-author", job.Reasons)
-	case len(after.Runners) != len(before.Runners):
-		return errors.New("a runner was made for a denied job")
-	case on.StepsRan || on.Conclusion != "cancelled":
-		return fmt.Errorf("GitHub says %s (steps ran: %t), want cancelled and none", on.Conclusion, on.StepsRan)
-	}
-	return nil
+	return err
 }
 
-// job waits until the view shows the run's job so.
-func (s *story) job(ctx context.Context, what string, run simgithub.Run, ok func(supervisor.JobView) bool) (found supervisor.JobView, err error) {
-	err = until(ctx, what, patience, func(ctx context.Context) (bool, error) {
-		v, err := s.view(ctx)
-		if err != nil {
-			return false, err
-		}
-		i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(run.JobID) })
-		if i < 0 {
-			return false, errors.New("the view does not show the job")
-		}
-		found = v.Jobs[i]
-		return ok(found), fmt.Errorf("the job is %+v", found)
-	})
-	return found, err
-}
-
-// branchPinned hands a runner that was made for an approved job to another one,
-// as GitHub may.
 func (s *story) branchPinned(ctx context.Context) error {
-	spec := world.Deploy("v2.0.2", "bob", "bob", time.Second)
-	good, err := s.World.GitHub.Dispatch(spec)
+	in, err := s.BranchPinned(ctx, "v2.0.2", "v2.0.3", patience)
 	if err != nil {
-		return err
+		return errors.Join(err, s.trouble())
 	}
-	s.Director.HoldBack(good.JobID, true)
-	if err := s.World.GitHub.Approve(good.ID, "dave"); err != nil {
-		return err
-	}
-	idle, err := s.Runner(ctx, "a runner is idle", patience, func(r supervisor.RunnerView) bool {
-		return r.Cause == runner.JobID(good.JobID) && r.Phase == runner.KindReleased
-	})
-	if err != nil {
-		return err
-	}
-	spec.Tag, spec.JobWorkflowRef = "v2.0.3", world.BranchWorkflow
-	bad, err := s.World.GitHub.Dispatch(spec)
-	if err != nil {
-		return err
-	}
-	s.Director.Pair(bad.JobID, string(idle.Name))
-	if err := s.World.GitHub.Approve(bad.ID, "carol"); err != nil {
-		return err
-	}
-	if _, err := s.Runner(ctx, "the runner is refused and sealed", patience, func(r supervisor.RunnerView) bool {
-		return r.Name == idle.Name && r.Outcome == string(runner.OutcomeRefused) && r.Phase == runner.KindSealed
-	}); err != nil {
-		return err
-	}
-	s.tell(bad, "workflow-not-tag-pinned")
-	if on, _ := s.World.GitHub.Job(bad.JobID); on.StepsRan || on.HookSucceeded {
-		return errors.New("a step of the refused job ran")
-	}
-	s.Director.HoldBack(good.JobID, false)
-	s.tell(good, "dave", "terminated")
-	return s.ends(ctx, good)
+	s.tell(in.Bad, "workflow-not-tag-pinned")
+	s.tell(in.Good, "dave", "terminated")
+	_, err = s.Recovers(ctx, in, patience)
+	return errors.Join(err, s.trouble())
 }
 
 // works waits until the run's job is in its steps, and says on which runner.
@@ -249,7 +180,7 @@ func (s *story) evicted(ctx context.Context) error {
 	if err := s.evict(ctx, victim.Name); err != nil {
 		return fmt.Errorf("evict a pod that nothing protects: %w", err)
 	}
-	s.tell(lost, "carol", "Outcome: failed", "pod Failed EvictionByEvictionAPI", "terminated")
+	s.tell(lost, "carol", "Outcome: failed", "EvictionByEvictionAPI", "terminated")
 	r, err := s.Sealed(ctx, lost.JobID, patience)
 	if err != nil {
 		return errors.Join(err, s.trouble())
