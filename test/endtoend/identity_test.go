@@ -93,10 +93,7 @@ func (b *bench) witness(ctx context.Context, a *simimds.Authority, node corev1.N
 		b.t.Errorf("node %s is no instance", node.Name)
 		return
 	}
-	says := simimds.Instance{
-		ID: in.ID, AccountID: in.AccountID, Region: in.Region, Zone: in.Zone, ImageID: in.ImageID,
-		Type: in.InstanceType, PrivateIP: in.PrivateIP, LaunchedAt: in.LaunchedAt,
-	}
+	says := world.Metadata(in)
 	change(&says)
 	document := simimds.Document(says)
 	signature, err := a.Sign(document)

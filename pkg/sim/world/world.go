@@ -24,6 +24,7 @@ import (
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 	simgithub "github.com/runnerward/runnerward/pkg/sim/github"
+	simimds "github.com/runnerward/runnerward/pkg/sim/imds"
 	"github.com/runnerward/runnerward/pkg/sim/memnet"
 )
 
@@ -206,6 +207,14 @@ func (w *World) populate() {
 		Name: Environment, ReviewerTeams: []string{Team}, PreventSelfReview: true,
 		Policies: []simgithub.BranchPolicy{{Name: "v*.*.*", Type: "tag"}},
 	})
+}
+
+// Metadata is what the instance's metadata service knows of it.
+func Metadata(in simaws.Instance) simimds.Instance {
+	return simimds.Instance{
+		ID: in.ID, AccountID: in.AccountID, Region: in.Region, Zone: in.Zone, ImageID: in.ImageID,
+		Type: in.InstanceType, PrivateIP: in.PrivateIP, LaunchedAt: in.LaunchedAt,
+	}
 }
 
 // Node is how the instance's kubelet registers it.

@@ -50,6 +50,9 @@ func (th *theatre) invite() <-chan guest {
 
 // container is a pod's main container: what the test wants first, then the agent.
 func (th *theatre) container(ctx context.Context, ct simcluster.Container) int {
+	if ct.Pod.Labels["app.kubernetes.io/component"] == "witness" {
+		return th.witnesses.container(ctx, ct)
+	}
 	if first := th.first.Swap(nil); first != nil {
 		(*first)(ctx, ct)
 	}

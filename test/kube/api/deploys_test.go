@@ -21,9 +21,10 @@ import (
 func TestDeploys(t *testing.T) {
 	t.Parallel()
 	// A job whose host is lost is over when its lease is.
-	th := newTheatre(t, namespace(t, "restricted"), func(o *world.Options) {
+	ns := namespace(t, "restricted")
+	th := newTheatre(t, ns, func(o *world.Options) {
 		o.GitHubServer = func(c *simgithub.Config) { c.LeaseTTL = 20 * time.Second }
-	})
+	}, newWitnesses(t, ns+"-witness"))
 	d := th.daemon(t, "runnerward", nil)
 	lost := th.loseHost(t)
 	t.Run("approved is sealed", th.approved)
@@ -32,6 +33,7 @@ func TestDeploys(t *testing.T) {
 	t.Run("no other token claims a runner", th.claims)
 	t.Run("a lost host is recorded", func(t *testing.T) { th.lostIsSealed(t, lost) })
 	t.Run("what came again is counted", th.counted)
+	t.Run("witnesses vouched for the hosts", th.vouched)
 	if err := d.End(); err != nil {
 		t.Error(err)
 	}
@@ -46,6 +48,15 @@ func TestDeploys(t *testing.T) {
 			t.Errorf("%s made %d requests, want none", user, n)
 		}
 		if rights := granted(t, th.release.namespace, world.ServiceAccount); len(rights) > 0 {
+			t.Errorf("%s was granted %v", user, rights)
+		}
+	})
+	t.Run("witnesses asked the cluster for nothing", func(t *testing.T) {
+		user := "system:serviceaccount:" + th.witnesses.namespace + ":" + witnessAccount
+		if n := len(requests(t, user)); n > 0 {
+			t.Errorf("%s made %d requests, want none", user, n)
+		}
+		if rights := granted(t, th.witnesses.namespace, witnessAccount); len(rights) > 0 {
 			t.Errorf("%s was granted %v", user, rights)
 		}
 	})

@@ -34,7 +34,7 @@ func TestFiveHundred(t *testing.T) {
 		// GitHub allows an App 5000 requests an hour, which 500 deploys exceed; how
 		// the daemon meets that is told by the tests of pkg/github.
 		o.GitHubServer = func(c *simgithub.Config) { c.RateLimit = 1 << 30 }
-	}})
+	}}, nil)
 	startKwok(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	crowd.container = th.World.Container

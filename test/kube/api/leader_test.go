@@ -29,7 +29,7 @@ func TestWhatBefallsTheLeader(t *testing.T) {
 	} {
 		t.Run(befalls.what, func(t *testing.T) {
 			p, ns := planeOf(t), namespace(t, "restricted")
-			th := newTheatre(t, ns, nil)
+			th := newTheatre(t, ns, nil, nil)
 			befalls.play(leader.NewPair(t, th.Stage, leader.Options{
 				API: strings.TrimPrefix(p.URL, "https://"),
 				Kubeconfig: func(_, url string) []byte {

@@ -27,11 +27,13 @@ type theatre struct {
 	admission string
 	// first runs in the next pod before its agent does.
 	first atomic.Pointer[func(context.Context, simcluster.Container)]
+	// witnesses are nil where the release has none.
+	witnesses *witnesses
 }
 
 // newTheatre installs the chart into the namespace and lets hosts join, each with
-// a stand-in kubelet. change may be nil.
-func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *theatre {
+// a stand-in kubelet. change and witnesses may be nil.
+func newTheatre(t *testing.T, namespace string, change func(*world.Options), w *witnesses) *theatre {
 	t.Helper()
 	fleet, err := kubelet.NewFleet(t.Context(), planeOf(t))
 	if err != nil {
@@ -49,7 +51,7 @@ func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *th
 		if change != nil {
 			change(o)
 		}
-	}})
+	}}, w)
 	th.fleet = fleet
 	fleet.Serve(th.container)
 	return th
@@ -57,11 +59,11 @@ func newTheatre(t *testing.T, namespace string, change func(*world.Options)) *th
 
 // newTheatreWith installs the chart into the namespace. Who joins and leaves is
 // the options'.
-func newTheatreWith(t *testing.T, namespace string, opts stage.Options) *theatre {
+func newTheatreWith(t *testing.T, namespace string, opts stage.Options, w *witnesses) *theatre {
 	t.Helper()
 	p := planeOf(t)
 	opts.Dir, opts.Binary, opts.Kubeconfig = t.TempDir(), program(t, "runnerward"), p.Kubeconfig("", "replaced once the account exists")
-	th := &theatre{}
+	th := &theatre{witnesses: w}
 	var err error
 	if th.Stage, err = stage.New(t.Context(), opts); err != nil {
 		t.Fatal(err)
@@ -74,6 +76,9 @@ func newTheatreWith(t *testing.T, namespace string, opts stage.Options) *theatre
 	th.release = newRelease(t, namespace, func(v map[string]any) {
 		v["admissionCA"] = string(th.CA.PEM)
 		v["config"].(map[string]any)["supervisor"] = map[string]any{"leaderElection": map[string]any{"enabled": true}}
+		if w != nil {
+			withWitness(w.namespace)(v)
+		}
 	})
 	th.release.install(t)
 	// As people do who want another election: the daemons make the lease anew.
@@ -94,6 +99,9 @@ func (th *theatre) daemon(t *testing.T, name string, change func(stage.Config)) 
 		c.Set("cluster.namespace", th.release.namespace)
 		// Patient, for a busy machine: what befalls a leader is leader_test.go's.
 		c.Set("supervisor.leaderElection", map[string]any{"enabled": true, "leaseDuration": "1m", "renewDeadline": "40s", "retryPeriod": "2s"})
+		if th.witnesses != nil {
+			th.witnesses.configure(t, th, c)
+		}
 		if change != nil {
 			change(c)
 		}
