@@ -29,8 +29,9 @@ build-fips: ## build the binaries with Go's validated FIPS 140-3 module into bin
 test-fips: ## sign, rotate and verify with the validated module, other algorithms refused
 	GOFIPS140=$(FIPS_MODULE) go test -run FIPS -v ./pkg/ledger
 
+# The longest begin first, and one of them mostly waits.
 test: ## every test that needs Go only: unit, transcripts, fuzz seeds, simulators, crashes
-	go test -timeout 1200s ./...
+	go test -timeout 1200s -p 3 ./test/endtoend ./test/leader ./...
 	cd test/conformance/v010 && go test -timeout 120s ./...
 
 FAULTS ?= all
@@ -68,7 +69,7 @@ test-kind: ## the chart in a kind cluster: install, deploys, refusals, eviction,
 	cd test/kube/tools && go vet ./runc-clamp && go test ./runc-clamp
 	test/kube/kind/run.sh
 
-test-all: test ## every tier: test, then test-api beside test-node and test-kind, each timed (Linux, root; docs/testing.md)
+test-all: test ## every tier: test, then test-api, test-node and test-kind side by side, each timed (Linux, root; docs/testing.md)
 	test/kube/all.sh
 
 race: ## the same under the race detector (slower)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# all.sh: the tiers against a real Kubernetes, in two lanes that mostly wait:
-# test-api followed by test-node, and test-kind. What they need is built first.
-# Each tier's output is shown when it ends, with its time. Fails if one does.
+# all.sh: the tiers against a real Kubernetes, side by side: they mostly wait. What
+# they need is built first. Each tier's output is shown when it ends, with its
+# time. Fails if one does.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 logs=$root/bin/kube/logs
@@ -15,7 +15,7 @@ tier() {
     flock 8
     echo "== $name"
     # Of tests that passed their verdict is enough; the whole is in the log.
-    if [ "$status" = 0 ]; then grep -E '^( *--- |ok|PASS|==)|[0-9] s$' "$logs/$name.log" || true; else cat "$logs/$name.log"; fi
+    if [ "$status" = 0 ]; then grep -E '^( *--- |ok|PASS|== )|[0-9] s$' "$logs/$name.log" || true; else cat "$logs/$name.log"; fi
     echo "== $name took $((SECONDS - began)) s, exit $status ($logs/$name.log)"
   } 8>"$logs/lock"
   return "$status"
@@ -25,10 +25,13 @@ began=$SECONDS
 "$root/test/kube/build.sh" kind
 $make build
 echo "== building took $((SECONDS - began)) s"
-(tier test-kind) &
-kind=$!
+declare -A tiers
+for name in test-api test-node test-kind; do
+  tier "$name" &
+  tiers[$name]=$!
+done
 status=0
-tier test-api || status=$?
-tier test-node || status=$?
-wait "$kind" || status=$?
+for name in "${!tiers[@]}"; do
+  wait "${tiers[$name]}" || status=$?
+done
 exit "$status"
