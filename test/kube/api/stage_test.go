@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	simaws "github.com/runnerward/runnerward/pkg/sim/aws"
 	simcluster "github.com/runnerward/runnerward/pkg/sim/cluster"
 	"github.com/runnerward/runnerward/pkg/sim/stage"
@@ -81,10 +79,6 @@ func newTheatreWith(t *testing.T, namespace string, opts stage.Options, w *witne
 		}
 	})
 	th.release.install(t)
-	// As people do who want another election: the daemons make the lease anew.
-	if err := admin(t).CoordinationV1().Leases(namespace).Delete(t.Context(), account, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(th.File("kubeconfig"), th.release.kubeconfig(t), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,10 @@ func (s *story) uninstall(ctx context.Context) error {
 	if err := s.copyLedger(ctx); err != nil {
 		return err
 	}
-	return s.remove(ctx, release+"-ledger")
+	if err := s.helm(ctx, "uninstall"); err != nil {
+		return err
+	}
+	return s.nothingLeft(ctx, release+"-ledger")
 }
 
 // quiet freezes and waits until no runner is open.
@@ -94,11 +97,8 @@ func (s *story) quiet(ctx context.Context, daemon string) error {
 	})
 }
 
-// remove uninstalls the release. Of all that was made, these claims are left.
-func (s *story) remove(ctx context.Context, claims ...string) error {
-	if err := s.helm(ctx, "uninstall"); err != nil {
-		return err
-	}
+// nothingLeft waits until of all that was made these claims alone are there.
+func (s *story) nothingLeft(ctx context.Context, claims ...string) error {
 	var want []string
 	for _, claim := range claims {
 		want = append(want, "persistentvolumeclaims "+world.Namespace+"/"+claim)

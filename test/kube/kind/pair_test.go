@@ -146,7 +146,7 @@ func (s *story) leader(ctx context.Context) (holder, pod string, err error) {
 // takenOver has a job outlive an upgrade of both daemons, and then the one that
 // leads, whose pod is lost with all that it had in memory.
 func (s *story) takenOver(ctx context.Context) error {
-	run, err := s.Deploy(world.Deploy("v3.0.0", "bob", "bob", 40*time.Second), "carol")
+	run, err := s.Deploy(world.Deploy("v3.0.0", "bob", "bob", time.Minute), "carol")
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,9 @@ func (s *story) takenOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if on, _ := s.World.GitHub.Job(run.JobID); on.Status != "in_progress" || on.RunnerName != string(before.Name) {
+		return fmt.Errorf("after the upgrade GitHub says that the job is %s on %s, want it in progress on %s", on.Status, on.RunnerName, before.Name)
+	}
 	if _, err := s.run(ctx, "kubectl", "-n", world.Namespace, "delete", "pod", leader, "--force", "--grace-period=0"); err != nil {
 		return err
 	}
@@ -177,9 +180,6 @@ func (s *story) takenOver(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("          another daemon leads after %.1f s\n", time.Since(began).Seconds())
-	if on, _ := s.World.GitHub.Job(run.JobID); on.RunnerName != string(before.Name) {
-		return fmt.Errorf("GitHub says that the job is on %s, want %s as before", on.RunnerName, before.Name)
-	}
 	return errors.Join(s.ends(ctx, run), s.standsBy(ctx))
 }
 
@@ -193,7 +193,13 @@ func (s *story) uninstallPair(ctx context.Context) error {
 	if err := s.quiet(ctx, "pod/"+leader); err != nil {
 		return err
 	}
-	return s.remove(ctx, claims...)
+	if err := s.helm(ctx, "uninstall"); err != nil {
+		return err
+	}
+	if _, err := s.run(ctx, "kubectl", "-n", world.Namespace, "delete", "lease", release); err != nil {
+		return err
+	}
+	return s.nothingLeft(ctx, claims...)
 }
 
 // auditPair asks the bucket itself.
