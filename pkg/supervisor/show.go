@@ -174,7 +174,12 @@ func (s *Supervisor) publish() {
 
 // rowsShare bounds what the lists of jobs and runners cost: one part in so many
 // of the time. With a few hundred of them they cost more than a record does.
-const rowsShare = 20
+// rowsPause bounds the time between two of them, for a process that was paused
+// while it made some.
+const (
+	rowsShare = 20
+	rowsPause = 2 * time.Second
+)
 
 // rows remember when the lists of the view were made. Their fields but stale
 // belong to who has the turn.
@@ -187,7 +192,7 @@ type rows struct {
 func (s *Supervisor) publishLocked() {
 	now := time.Now()
 	v := s.summary(now)
-	if last := s.view.Load(); last != nil && now.Sub(s.rows.madeAt) < rowsShare*s.rows.took {
+	if last := s.view.Load(); last != nil && now.Sub(s.rows.madeAt) < min(rowsShare*s.rows.took, rowsPause) {
 		v.Asks, v.Jobs, v.Runners = last.Asks, last.Jobs, last.Runners
 		s.rows.stale.Store(true)
 	} else {
