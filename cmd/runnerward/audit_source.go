@@ -88,7 +88,11 @@ func (f *s3Flags) bucket(ctx context.Context, at string) (source, error) {
 	if region == "" {
 		return source{}, errors.New("the bucket's region is not known: give --region")
 	}
-	store, err := openS3(ctx, hosts.ConfigOptions{Region: region, Service: &f.service}, opts)
+	reach := hosts.ConfigOptions{Region: region, Service: &f.service}
+	if f.service.Endpoint == "" { // AWS, whose roles come through the same proxy
+		reach.CAFile = f.service.CAFile
+	}
+	store, err := openS3(ctx, reach, opts)
 	if err != nil {
 		return source{}, err
 	}

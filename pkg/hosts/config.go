@@ -44,8 +44,9 @@ type ConfigOptions struct {
 	// if zero. The SDK itself waits for ever.
 	ResponseTimeout time.Duration
 	// Service is where the one service is that the configuration is for, nil for
-	// where Endpoint is. Temporary credentials do not come from there: what serves
-	// S3 at an endpoint of its own knows nothing of roles.
+	// where Endpoint is. Temporary credentials do not come from there: AWS's own
+	// endpoints of S3 and KMS know nothing of roles. Where a server of S3 does,
+	// AWS_ENDPOINT_URL_STS names it, unless Endpoint is given.
 	Service *Service
 }
 
