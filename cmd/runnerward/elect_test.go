@@ -19,7 +19,7 @@ import (
 )
 
 // TestAStandbyOpensNothing: it is alive and says what it waits for, agents are
-// refused the connection, and there is neither a ledger nor a key when it has
+// turned away, and there is neither a ledger nor a key when it has
 // ended, which is no failure.
 func TestAStandbyOpensNothing(t *testing.T) {
 	dir := t.TempDir()

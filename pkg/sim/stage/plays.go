@@ -29,17 +29,22 @@ func (s *Stage) Ends(ctx context.Context, run simgithub.Run, limit time.Duration
 
 // Job waits until the view shows the run's job so.
 func (s *Stage) Job(ctx context.Context, what string, run simgithub.Run, limit time.Duration, ok func(supervisor.JobView) bool) (found supervisor.JobView, err error) {
+	last := errors.New("the view never had the job")
 	err = s.Until(ctx, what, limit, func() (bool, error) {
 		v, err := s.Ask(ctx)
 		if err != nil {
+			last = err
 			return false, nil // the daemon may be down for now
 		}
-		i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(run.JobID) && ok(j) })
-		if i >= 0 {
+		if i := slices.IndexFunc(v.Jobs, func(j supervisor.JobView) bool { return j.ID == runner.JobID(run.JobID) }); i >= 0 {
 			found = v.Jobs[i]
+			last = fmt.Errorf("the job is %+v", found)
 		}
-		return i >= 0, nil
+		return found.ID != "" && ok(found), nil
 	})
+	if err != nil {
+		err = errors.Join(err, last)
+	}
 	return found, err
 }
 
