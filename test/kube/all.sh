@@ -25,13 +25,21 @@ began=$SECONDS
 "$root/test/kube/build.sh" kind
 $make build
 echo "== building took $((SECONDS - began)) s"
+# Each tier is a process group of its own, which ends with this script.
+set -m
 declare -A tiers
+ended() { for pid in "${tiers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; }
+trap ended EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 for name in test-api test-node test-kind; do
   tier "$name" &
   tiers[$name]=$!
 done
+set +m
 status=0
 for name in "${!tiers[@]}"; do
   wait "${tiers[$name]}" || status=$?
+  unset "tiers[$name]"
 done
 exit "$status"

@@ -180,11 +180,13 @@ build_tools() {
 }
 
 # image NAME FLAG-OR-ENTRY...: images/NAME.tar and, in images/NAME.name, what to
-# call it by digest.
+# call it by digest. Another tier may be reading those that are there.
 image() {
   local file=$dir/images/$1
   shift
-  "$dir/mkimage" -o "$file.tar" "$@" >"$file.name"
+  "$dir/mkimage" -o "$file.tar.new" "$@" >"$file.name.new"
+  mv "$file.tar.new" "$file.tar"
+  mv "$file.name.new" "$file.name"
 }
 
 # What scripts of jobs may use.
