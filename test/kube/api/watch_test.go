@@ -150,6 +150,11 @@ func TestTheSimulatedWatchAnswersAsTheRealOne(t *testing.T) {
 	if _, err := sim.AddNode(simcluster.NodeSpec{Name: node, Labels: map[string]string{world.PoolLabelKey: runners}}); err != nil {
 		t.Fatal(err)
 	}
+	// "Any" is what the API server's cache has, which may be behind.
+	until(t, "the API server's cache has the node", patience, func() (bool, error) {
+		list, err := real.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{ResourceVersion: "0", LabelSelector: world.PoolLabelKey + "=" + runners})
+		return err == nil && len(list.Items) == 1, err
+	})
 	yes, no, newer := new(true), new(false), metav1.ResourceVersionMatchNotOlderThan
 	future := strconv.Itoa(1_000_000_000)
 	cases := map[string]metav1.ListOptions{
@@ -207,9 +212,9 @@ func firstWords(t *testing.T, client kubernetes.Interface, opts metav1.ListOptio
 		return "refused: " + string(apierrors.ReasonForError(err))
 	}
 	defer w.Stop()
-	patience := time.Second
+	patience := 3 * time.Second
 	if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
-		patience = 5 * time.Second
+		patience = 10 * time.Second
 	}
 	out, limit := "", time.After(patience)
 	for {
