@@ -6,10 +6,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +71,9 @@ func TestAStandbyOpensNothing(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("GET %s = %s, want %q", path, got, want)
 		}
+	}
+	if taken, err := net.Listen("tcp", admission.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("another may listen where a standby will: %v, %v", taken, err)
 	}
 	if answer, err := client.Get("https://" + admission.Addr().String()); err == nil {
 		_ = answer.Body.Close()
