@@ -109,7 +109,7 @@ const memoryLimit = 512 << 20
 // few for each step of a job.
 func boundRequests(t *testing.T, daemon string, jobs int) {
 	t.Helper()
-	const mostReads, most = 10, 40
+	const mostReads, most = 8, 40
 	asked, reads, total := map[string]int{}, 0, 0
 	for _, q := range requests(t, daemon) {
 		asked[q.Verb+" "+q.ObjectRef.Resource]++
